@@ -1,0 +1,261 @@
+//! The shell of the session: dials the hub, moves messages between the stream and the broker with one task that reads
+//! and one that writes, and after each end decides when to come back. What is said is not decided here.
+
+mod ending;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use berth_common::{
+    backoff::{Backoff, Cause},
+    ready::Blocker,
+    session::{MESSAGE_BYTES, agent::Event},
+};
+use berth_wire::v1::{self, agent_service_client::AgentServiceClient};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
+use tracing::{Instrument as _, Span, debug, field, info, info_span, warn};
+
+pub use self::ending::Ending;
+use crate::{
+    broker::Broker,
+    dial::{Connection, Dialer},
+    metrics::AgentMetrics,
+};
+
+/// The first delay after a failure is at most this.
+const BACKOFF_BASE: Duration = Duration::from_millis(500);
+/// A message that has not left after this long means that the hub reads no more.
+const STALL: Duration = Duration::from_secs(15);
+/// How long the hub gets to end the stream after we did.
+const PARTING: Duration = Duration::from_secs(1);
+/// How long the first attempt waits for the cluster to be read: then it opens the session without, and says so.
+const FIRST_READ: Duration = Duration::from_secs(5);
+
+/// The link to the hub.
+pub struct Link {
+    broker: Arc<Broker>,
+    dialer: Dialer,
+    metrics: AgentMetrics,
+    /// Until the first session was synced.
+    unready: Option<Blocker>,
+    backoff: Backoff,
+    random: fastrand::Rng,
+    /// What was last said about not being connected.
+    said: Option<String>,
+}
+
+/// What is remembered of one session.
+#[derive(Debug, Default)]
+struct Course {
+    /// The spread that Welcome told, once it did.
+    spread: Option<Duration>,
+    synced_since: Option<Instant>,
+}
+
+impl Link {
+    /// A link that will dial with `dialer`; `unready` goes when the first session is synced.
+    pub fn new(
+        broker: Arc<Broker>,
+        dialer: Dialer,
+        metrics: AgentMetrics,
+        unready: Blocker,
+    ) -> Self {
+        Self {
+            broker,
+            dialer,
+            metrics,
+            unready: Some(unready),
+            backoff: Backoff::new(BACKOFF_BASE),
+            random: fastrand::Rng::new(),
+            said: None,
+        }
+    }
+
+    /// Keeps a session until `stop` is cancelled.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut source = self.broker.source_synced();
+        tokio::select! {
+            _ = timeout(FIRST_READ, source.wait_for(|synced| *synced)) => {}
+            () = stop.cancelled() => return,
+        }
+        let mut certificates = self.dialer.tls().revisions();
+        while !stop.is_cancelled() {
+            certificates.mark_unchanged();
+            let span = info_span!("session", hub = %self.dialer.address(), number = field::Empty);
+            let mut course = Course::default();
+            let ending = self.session(&mut course, &stop).instrument(span).await;
+            self.broker.disconnected();
+            self.metrics.session_ended(ending.label());
+            let delay = self.delay(&ending, &course);
+            self.say(&ending, delay);
+            tokio::select! {
+                () = tokio::time::sleep(delay) => {}
+                // A new certificate may be what was missing.
+                Ok(()) = certificates.changed() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn session(&mut self, course: &mut Course, stop: &CancellationToken) -> Ending {
+        let dialled = tokio::select! {
+            dialled = self.dialer.dial() => dialled,
+            () = stop.cancelled() => return Ending::Stopped,
+        };
+        let connection = match dialled {
+            Ok(connection) => connection,
+            Err(error) => return Ending::Unreachable(error),
+        };
+        let (sender, receiver) = mpsc::channel(1);
+        self.broker.connected(Instant::now());
+        let mut writer = JoinSet::new();
+        let broker = Arc::clone(&self.broker);
+        writer.spawn(async move { write(&broker, &sender).await }.in_current_span());
+        let broker = Arc::clone(&self.broker);
+        let mut reader = std::pin::pin!(self.read(connection, receiver, course));
+        tokio::select! {
+            ending = &mut reader => return ending,
+            Some(Ok(Some(ending))) = writer.join_next() => return ending,
+            () = broker.redial() => return Ending::OtherCluster,
+            () = stop.cancelled() => {}
+        }
+        // Without a writer the stream ends on our side; the hub then ends it on its own.
+        writer.abort_all();
+        let _ = timeout(PARTING, reader).await;
+        Ending::Stopped
+    }
+
+    async fn read(
+        &mut self,
+        connection: Connection,
+        messages: mpsc::Receiver<v1::AgentMessage>,
+        course: &mut Course,
+    ) -> Ending {
+        let Connection { channel, fate } = connection;
+        let mut client = AgentServiceClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
+        let answers = client.sync(ReceiverStream::new(messages)).await;
+        let mut answers: Streaming<v1::HubMessage> = match answers {
+            Ok(response) => response.into_inner(),
+            Err(status) => return Ending::of_status(&status, &fate),
+        };
+        loop {
+            let message = match answers.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ending::Closed,
+                Err(status) => return Ending::of_status(&status, &fate),
+            };
+            let news = match self.broker.received(message, Instant::now()) {
+                Ok(news) => news,
+                Err(error) => return Ending::of_protocol(error),
+            };
+            for event in news {
+                if let Some(ending) = self.heard(event, course) {
+                    return ending;
+                }
+            }
+        }
+    }
+
+    fn heard(&mut self, event: Event, course: &mut Course) -> Option<Ending> {
+        match event {
+            Event::Welcomed {
+                session,
+                reconnect_spread,
+            } => {
+                Span::current().record("number", session);
+                course.spread = Some(reconnect_spread);
+                self.said = None;
+                info!("connected to the hub");
+            }
+            Event::Synced => {
+                course.synced_since.get_or_insert_with(Instant::now);
+                if let Some(unready) = self.unready.take() {
+                    unready.done();
+                }
+                info!("the hub has everything that this cluster wants");
+            }
+            Event::Drain { within, reason } => return Some(Ending::Drained { within, reason }),
+            Event::Ignored(what) => debug!("ignored something that the hub said: {what}"),
+            Event::Answer(..) => {}
+        }
+        None
+    }
+
+    fn delay(&mut self, ending: &Ending, course: &Course) -> Duration {
+        let synced = course
+            .synced_since
+            .map(|since| since.elapsed())
+            .unwrap_or_default();
+        let random = &mut self.random;
+        match ending {
+            Ending::Stopped | Ending::OtherCluster => Duration::ZERO,
+            Ending::Drained { within, .. } => within.mul_f64(random.f64()),
+            _ => {
+                let delay = self.backoff.next(ending.cause(), synced, random);
+                match (ending.cause(), course.spread) {
+                    // The first attempt after a live session spreads as the hub asked, so that a fleet that lost its
+                    // hub in one instant does not return in one.
+                    (Cause::Lost, Some(spread)) if !spread.is_zero() => {
+                        spread.mul_f64(random.f64())
+                    }
+                    _ => delay,
+                }
+            }
+        }
+    }
+
+    /// Once per state, not once per attempt.
+    fn say(&mut self, ending: &Ending, delay: Duration) {
+        if ending.tenant_unknown() {
+            self.broker.tenant_unknown();
+        }
+        let text = ending.to_string();
+        if matches!(ending, Ending::Stopped) {
+            info!("the session was closed");
+        } else if self.said.as_ref() == Some(&text) {
+            debug!("still not connected: {text}; next attempt in {delay:.1?}");
+        } else {
+            warn!(
+                "not connected to the hub: {text}; what is served stays as it is; next attempt in {delay:.1?}"
+            );
+            self.said = Some(text);
+        }
+    }
+}
+
+/// Writes what the broker has to say, for as long as somebody reads. None: nobody does, and the reader knows why.
+async fn write(broker: &Broker, sender: &mpsc::Sender<v1::AgentMessage>) -> Option<Ending> {
+    loop {
+        // Room first, words then: what is overtaken while the hub is slow is never said.
+        let room = match timeout(STALL, sender.reserve()).await {
+            Ok(Ok(room)) => room,
+            Ok(Err(_)) => return None,
+            Err(_) => return Some(Ending::Stalled),
+        };
+        match broker.next_message(Instant::now()) {
+            Err(error) => return Some(Ending::of_protocol(error)),
+            Ok(Ok(message)) => room.send(message),
+            Ok(Err(deadline)) => {
+                drop(room);
+                let due = async {
+                    match deadline {
+                        Some(at) => tokio::time::sleep_until(at.into()).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                tokio::select! {
+                    () = broker.outbound() => {}
+                    () = due => {}
+                    () = sender.closed() => return None,
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! The time from creating a Service to its address: through Berth, and directly in the management cluster with MetalLB alone,
+//! in one run on the same lab. Figures, not assertions: a missed target is printed and is no failure. docs/benchmarks.md says how
+//! to read them.
+
+mod ground;
+mod numbers;
+mod phases;
+mod report;
+mod rest;
+mod side;
+mod sightings;
+mod steps;
+mod writes;
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Parser;
+
+use ground::Ground;
+use report::Report;
+
+/// Compares the time to an address through Berth with MetalLB's own, on a lab of its own.
+///
+/// Prints figures and whether they meet their targets; a missed target is not a failure.
+#[derive(Debug, Parser)]
+#[command(name = "time_to_ip")]
+struct Options {
+    /// How many Services are created one at a time on each side.
+    #[arg(long, default_value_t = 30)]
+    sequential: usize,
+    /// How many are created together, burst after burst.
+    #[arg(long, value_delimiter = ',', default_value = "100,1000")]
+    burst: Vec<usize>,
+    /// Measures MetalLB alone: how fast is this machine?
+    #[arg(long)]
+    without_berth: bool,
+    /// What hub and agent log.
+    #[arg(long, default_value = "info")]
+    log_filter: String,
+    /// Where to leave the logs of hub and agent.
+    #[arg(long, value_name = "DIRECTORY")]
+    logs: Option<PathBuf>,
+    /// Given by `cargo bench`.
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    if cfg!(debug_assertions) {
+        println!(
+            "A debug build: its times and its memory say nothing. `make bench` builds another."
+        );
+    }
+    println!("{}", machine());
+    let ground = Ground::start(!options.without_berth, &options.log_filter).await?;
+    let measured = measure(&ground, &options).await;
+    if let Some(directory) = &options.logs {
+        ground.save_logs(directory).await?;
+    }
+    println!("\n{}", measured?);
+    ground.lab.stop().await?;
+    Ok(())
+}
+
+async fn measure(ground: &Ground, options: &Options) -> Result<Report> {
+    let mut report = Report::default();
+    let before = phases::sequential(ground, options.sequential, &mut report).await?;
+    for size in &options.burst {
+        phases::burst(ground, *size, before, &mut report).await?;
+    }
+    Ok(report)
+}
+
+/// What the figures depend on besides the programs: on a busy machine they are not worth much.
+fn machine() -> String {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("?");
+    format!("{cores} cores, load before the start {load}")
+}

@@ -1,0 +1,274 @@
+//! What the hub has heard of one tenant, whichever session told it. It outlives sessions, not the hub's process: after a
+//! restart every agent tells its state anew, and until it has, nothing is concluded from what is missing.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
+
+use super::digest::{Buckets, Digests};
+use crate::{
+    model::{Body, Generation, Key, Node, NodeName, Service, ServiceKey},
+    wire::Refusal,
+};
+
+/// The tenant's nodes, shared by the plans of all its Services.
+pub type Nodes = Arc<BTreeMap<NodeName, Node>>;
+
+/// What a message carried under a key: readable, or not.
+pub type Received = Result<Body, Refusal>;
+
+#[derive(Debug)]
+struct Entry {
+    /// Of what was heard last, readable or not, so that both sides' digests agree.
+    generation: Generation,
+    /// The last version that could be read.
+    good: Option<Good>,
+}
+
+#[derive(Debug)]
+enum Good {
+    Service(Generation, Arc<Service>),
+    Node(Node),
+}
+
+/// What a tenant wants of one Service.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wanted {
+    /// A load balancer as told.
+    Present(Generation, Arc<Service>),
+    /// None: the tenant was seen to delete it, and is to be answered under this number.
+    Deleted(Generation),
+    /// It was not in what the tenant told last; nobody has said why.
+    Absent {
+        /// Since when it was missed.
+        since: Instant,
+    },
+    /// The tenant has not told its state to this process yet: nothing may be concluded.
+    Unknown,
+}
+
+/// What one tenant wants.
+#[derive(Debug, Default)]
+pub struct Held {
+    entries: BTreeMap<Key, Entry>,
+    digests: Digests,
+    services: usize,
+    nodes: Nodes,
+    deletions: BTreeMap<ServiceKey, Generation>,
+    absent: BTreeMap<ServiceKey, Instant>,
+    /// When this process first held a whole, verified state of the tenant.
+    complete_since: Option<Instant>,
+}
+
+/// What a change touched, for whoever plans.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Touched {
+    /// Services that changed, came or went.
+    pub services: BTreeSet<ServiceKey>,
+    /// The set of nodes changed: every Service of the tenant is concerned.
+    pub nodes: bool,
+    /// The state became whole: everything that is observed without being wanted is concerned.
+    pub completed: bool,
+}
+
+impl Held {
+    /// The digests of what is held.
+    pub fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
+    /// How many Services are held.
+    pub fn services(&self) -> usize {
+        self.services
+    }
+
+    /// The keys of all Services held.
+    pub fn service_keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.entries.keys().filter_map(|key| match key {
+            Key::Service(key) => Some(key),
+            Key::Node(_) => None,
+        })
+    }
+
+    /// The tenant's nodes.
+    pub fn nodes(&self) -> Nodes {
+        self.nodes.clone()
+    }
+
+    /// Whether a whole, verified state was heard in this process.
+    pub fn is_complete(&self) -> bool {
+        self.complete_since.is_some()
+    }
+
+    /// Whether the tenant deleted a Service and waits for its end.
+    pub fn is_deleting(&self, key: &ServiceKey) -> bool {
+        self.deletions.contains_key(key)
+    }
+
+    /// How many Services were missed, and not deleted, since the state was whole.
+    pub fn absent(&self) -> usize {
+        self.absent.len()
+    }
+
+    /// What the tenant wants of a Service.
+    pub fn wanted(&self, key: &ServiceKey) -> Wanted {
+        if let Some(generation) = self.deletions.get(key) {
+            return Wanted::Deleted(*generation);
+        }
+        match self.entries.get(&Key::Service(key.clone())) {
+            Some(Entry {
+                good: Some(Good::Service(generation, service)),
+                ..
+            }) => Wanted::Present(*generation, service.clone()),
+            // Wanted, but never yet in a form that could be read: whatever an earlier process made of it stays.
+            Some(_) => Wanted::Unknown,
+            None => match self.absent.get(key).copied().or(self.complete_since) {
+                Some(since) => Wanted::Absent { since },
+                None => Wanted::Unknown,
+            },
+        }
+    }
+
+    /// A load balancer was found that the tenant does not want and did not delete: it counts as missed from when the state
+    /// was whole. Without this an earlier process's load balancers would not count.
+    pub fn miss(&mut self, key: &ServiceKey) {
+        if let Wanted::Absent { since } = self.wanted(key) {
+            self.absent.insert(key.clone(), since);
+        }
+    }
+
+    /// Both sides were found to hold the same.
+    pub(super) fn confirm(&mut self, now: Instant) -> Touched {
+        let completed = self.complete_since.is_none();
+        self.complete_since.get_or_insert(now);
+        Touched {
+            completed,
+            ..Touched::default()
+        }
+    }
+
+    /// A verified snapshot of some buckets.
+    pub(super) fn replace(
+        &mut self,
+        buckets: &Buckets,
+        resources: Vec<(Key, Generation, Received)>,
+        now: Instant,
+    ) -> Touched {
+        let told: BTreeSet<&Key> = resources.iter().map(|(key, ..)| key).collect();
+        let missing: Vec<Key> = self
+            .entries
+            .keys()
+            .filter(|key| buckets.contains(key) && !told.contains(key))
+            .cloned()
+            .collect();
+        let mut touched = self.confirm(now);
+        for key in missing {
+            self.take_out(&key, &mut touched);
+            if let Key::Service(key) = key {
+                self.absent.insert(key, now);
+            }
+        }
+        for (key, generation, received) in resources {
+            self.put(key, generation, received, &mut touched);
+        }
+        self.refresh_nodes(&mut touched);
+        touched
+    }
+
+    /// A resource of a delta.
+    pub(super) fn upsert(
+        &mut self,
+        key: Key,
+        generation: Generation,
+        received: Received,
+    ) -> Touched {
+        let mut touched = Touched::default();
+        self.put(key, generation, received, &mut touched);
+        self.refresh_nodes(&mut touched);
+        touched
+    }
+
+    /// A deletion of a delta.
+    pub(super) fn delete(&mut self, key: Key, generation: Generation) -> Touched {
+        let mut touched = Touched::default();
+        self.take_out(&key, &mut touched);
+        if let Key::Service(key) = key {
+            self.absent.remove(&key);
+            self.deletions.insert(key.clone(), generation);
+            touched.services.insert(key);
+        }
+        self.refresh_nodes(&mut touched);
+        touched
+    }
+
+    /// Nothing is left of a load balancer. Returns the number to answer under, where the tenant deleted it and waits for
+    /// this.
+    pub fn gone(&mut self, key: &ServiceKey) -> Option<Generation> {
+        self.absent.remove(key);
+        self.deletions.remove(key)
+    }
+
+    fn put(&mut self, key: Key, generation: Generation, received: Received, touched: &mut Touched) {
+        let is_service = match &key {
+            Key::Service(key) => {
+                self.deletions.remove(key);
+                self.absent.remove(key);
+                touched.services.insert(key.clone());
+                true
+            }
+            Key::Node(_) => {
+                touched.nodes = true;
+                false
+            }
+        };
+        let before = self.entries.remove(&key);
+        match &before {
+            Some(before) => self.digests.toggle(&key, before.generation),
+            None if is_service => self.services += 1,
+            None => {}
+        }
+        self.digests.toggle(&key, generation);
+        let good = match received {
+            Ok(Body::Service(service)) => Some(Good::Service(generation, Arc::new(service))),
+            Ok(Body::Node(node)) => Some(Good::Node(node)),
+            Err(_) => before.and_then(|b| b.good),
+        };
+        self.entries.insert(key, Entry { generation, good });
+    }
+
+    fn take_out(&mut self, key: &Key, touched: &mut Touched) {
+        let Some(entry) = self.entries.remove(key) else {
+            return;
+        };
+        self.digests.toggle(key, entry.generation);
+        match key {
+            Key::Service(key) => {
+                self.services -= 1;
+                touched.services.insert(key.clone());
+            }
+            Key::Node(_) => touched.nodes = true,
+        }
+    }
+
+    /// Rebuilds the nodes' map when any of them changed, and takes the mark back if the map is what it was.
+    fn refresh_nodes(&mut self, touched: &mut Touched) {
+        if !touched.nodes {
+            return;
+        }
+        let nodes: BTreeMap<_, _> = self
+            .entries
+            .iter()
+            .take_while(|(key, _)| matches!(key, Key::Node(_)))
+            .filter_map(|(key, entry)| match (key, &entry.good) {
+                (Key::Node(name), Some(Good::Node(node))) => Some((name.clone(), node.clone())),
+                _ => None,
+            })
+            .collect();
+        touched.nodes = *self.nodes != nodes;
+        if touched.nodes {
+            self.nodes = Arc::new(nodes);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! `Tenant`: the admission of one cluster, and what it may have. Written by the operator; the status by the hub.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What a tenant cluster may have.
+#[derive(
+    CustomResource, KubeSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq, Eq,
+)]
+#[kube(
+    group = "berth.dev",
+    version = "v1alpha1",
+    kind = "Tenant",
+    plural = "tenants",
+    shortname = "tn",
+    category = "berth",
+    status = "TenantStatus",
+    doc = "A tenant cluster that may have load balancers here. Its name is the one in the agent's certificate; its objects live in the namespace berth-<name>.",
+    derive = "PartialEq",
+    validation = Rule::new("self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$') && size(self.metadata.name) <= 40")
+        .message("a tenant's name has 1 to 40 lower-case letters, digits and inner hyphens"),
+    printcolumn = r#"{"name": "Connected", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Connected\")].status", "description": "Whether the tenant's agent has a session"}"#,
+    printcolumn = r#"{"name": "Agent", "type": "string", "jsonPath": ".status.agentVersion", "description": "The agent's version"}"#,
+    printcolumn = r#"{"name": "Suspended", "type": "boolean", "jsonPath": ".spec.suspended", "description": "Whether the operator has shut the tenant out"}"#,
+    printcolumn = r#"{"name": "Cluster", "type": "string", "jsonPath": ".status.clusterUID", "description": "The UID of the tenant cluster's kube-system namespace", "priority": 1}"#,
+    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantSpec {
+    /// Shuts the tenant out: no session, no changes. What it has stays as it is.
+    #[serde(default)]
+    pub suspended: bool,
+    /// The MetalLB pool (`IPAddressPool`) that new load balancers get their addresses from; without it MetalLB chooses
+    /// among its pools. Addresses already given are not affected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub address_pool: Option<String>,
+    /// The `loadBalancerClass` of the Services that the hub makes for this tenant from now on; without it the management
+    /// cluster's default load balancer serves them. Kubernetes does not allow a change of it on a Service that exists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 317))]
+    pub load_balancer_class: Option<String>,
+    /// The CIDRs out of which this tenant may ask for certain addresses (`spec.loadBalancerIP`, or the annotation
+    /// `berth.dev/load-balancer-ips`). None: it may not ask.
+    #[serde(
+        default,
+        rename = "requestableIPs",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = 100), inner(length(max = 49)))]
+    #[x_kube(validation = Rule::new("self.all(range, isCIDR(range))").message("each is a CIDR such as 10.0.0.0/24"))]
+    pub requestable_ips: Vec<String>,
+}
+
+/// What the hub knows of a tenant cluster.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct TenantStatus {
+    /// The UID of the kube-system namespace of the cluster that holds this identity. Another cluster under the same
+    /// identity is refused.
+    #[serde(
+        default,
+        rename = "clusterUID",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub cluster_uid: Option<String>,
+    /// The version of the agent that was last connected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent_version: Option<String>,
+    /// `Connected`: the tenant's agent has a session.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}

@@ -1,0 +1,283 @@
+//! Wires the hub together and takes it apart again. Every long-lived task is started here; none decides anything.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context as _;
+use berth_common::{
+    admin::AdminServer,
+    identity::TenantName,
+    model::{Answer, ServiceKey},
+    ready::Ready,
+    session::{held::Wanted, hub::Limits},
+    telemetry::{self, Metrics},
+    tls::{ServerTls, TlsFiles},
+};
+use kube::Client;
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::{
+    cli::KubeArgs,
+    execute::{Desires, Executor, PER_TENANT, WriteMetrics},
+    listen::{self, ListenLimits, ListenMetrics},
+    metrics::SessionMetrics,
+    objects::Id,
+    observe::{self, Cache, Directory},
+    plan::{Allocator, Want, brake},
+    serve,
+    session::Sessions,
+    settings::{self, HubSettings},
+    shutdown, standing,
+    tenants::{Admission, Marks, Tenants},
+    work::Work,
+};
+
+/// How often certificate files are looked at for changes.
+const CERTIFICATES_EVERY: Duration = Duration::from_secs(10);
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When something it cannot do without is missing: a port, a certificate, the management cluster's address.
+pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
+    telemetry::init(&settings.log)?;
+    info!(version = env!("CARGO_PKG_VERSION"), "berth-hub starts");
+    let started = Instant::now();
+    let client = client(&settings).await?;
+    let (stop, stop_sessions) = (CancellationToken::new(), CancellationToken::new());
+    let ready = Ready::new();
+    let mut tasks = JoinSet::new();
+
+    let cache = Arc::new(Cache::default());
+    let directory = Arc::new(Directory::default());
+    let work = Arc::new(Work::new(PER_TENANT));
+    let marks = Arc::new(Planning {
+        work: work.clone(),
+        cache: cache.clone(),
+    });
+    let tenants = Arc::new(Tenants::new(
+        first_session(SystemTime::now()),
+        Limits::default(),
+        marks,
+    ));
+
+    let mut metrics = Metrics::new("hub", env!("CARGO_PKG_VERSION"));
+    let listening = ListenMetrics::register(metrics.registry_mut());
+    let (sessions, writes) = (SessionMetrics::default(), WriteMetrics::default());
+    sessions.register(metrics.registry_mut());
+    writes.register(metrics.registry_mut());
+    let admin = AdminServer::bind(settings.admin_listen, Arc::new(metrics), ready.clone()).await?;
+    tasks.spawn(admin.serve(stop.clone()));
+
+    tasks.spawn(observe::run(
+        client.clone(),
+        cache.clone(),
+        directory.clone(),
+        work.clone(),
+        stop.clone(),
+    ));
+    tasks.spawn(admit(directory.clone(), tenants.clone(), stop.clone()));
+    let wishes = Arc::new(Wishes {
+        tenants: tenants.clone(),
+        directory: directory.clone(),
+    });
+    let executor = Executor::new(
+        client.clone(),
+        cache.clone(),
+        directory.clone(),
+        work.clone(),
+        wishes,
+        match settings.allocator {
+            settings::Allocator::MetalLb => Allocator::MetalLb,
+            settings::Allocator::Other => Allocator::Other,
+        },
+        writes,
+    );
+    tasks.spawn(executor.run(stop.clone()));
+    tasks.spawn(standing::keep(
+        client,
+        tenants.clone(),
+        directory.clone(),
+        started,
+        stop.clone(),
+    ));
+
+    let tls = ServerTls::server(
+        TlsFiles {
+            cert: settings.tls.cert.clone(),
+            key: settings.tls.key.clone(),
+            ca: settings.tls.client_ca.clone(),
+        },
+        SystemTime::now(),
+    )?;
+    info!(certificate = %tls.health(SystemTime::now()), "certificates read");
+    tasks.spawn(tls.clone().watch(CERTIFICATES_EVERY));
+
+    // Agents are let in when there is something to compare them with: before that, all would look unknown.
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let caches = ready.register("the management cluster's objects");
+    let seen = async {
+        directory.synced().await;
+        cache.synced().await;
+    };
+    tokio::select! {
+        () = seen => {}
+        signal = shutdown::requested() => {
+            signal?;
+            return Ok(());
+        }
+    }
+    // The admissions of the first list are in place before the first agent is.
+    tenants.admit(admissions(&directory));
+    let socket = TcpListener::bind(settings.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (listen)", settings.listen))?;
+    let incoming = listen::listen(
+        socket,
+        tls,
+        settings.trust_domain.clone(),
+        ListenLimits::default(),
+        listening,
+    )?;
+    reporter
+        .set_service_status(serve::SERVICE, tonic_health::ServingStatus::Serving)
+        .await;
+    caches.done();
+    info!("ready");
+
+    let stop_server = CancellationToken::new();
+    let service = Sessions::new(tenants.clone(), sessions, stop_sessions.clone());
+    let mut server = tokio::spawn(serve::serve(incoming, service, health, stop_server.clone()));
+    tokio::select! {
+        signal = shutdown::requested() => signal?,
+        ended = &mut server => ended.context("the gRPC server")??,
+        Some(ended) = tasks.join_next() => {
+            // Every one of them runs until it is told to stop: one that has ended by itself has panicked.
+            ended.context("a part of the hub")?;
+            anyhow::bail!("a part of the hub has ended by itself");
+        }
+    }
+    reporter
+        .set_service_status(serve::SERVICE, tonic_health::ServingStatus::NotServing)
+        .await;
+    let leave = async {
+        shutdown::drain(&tenants, &stop_sessions).await;
+        stop_server.cancel();
+        let _ = server.await;
+    };
+    if tokio::time::timeout(shutdown::HARD_STOP, leave)
+        .await
+        .is_err()
+    {
+        warn!("some connections did not end in time and are left behind");
+    }
+    stop.cancel();
+    info!("berth-hub has ended");
+    Ok(())
+}
+
+async fn client(settings: &HubSettings) -> anyhow::Result<Client> {
+    let cluster = KubeArgs {
+        kubeconfig: settings.kubeconfig.clone(),
+    };
+    Ok(cluster.client().await?)
+}
+
+/// Above every number of an earlier process: the seconds since 1970 leave room for a million sessions each.
+fn first_session(now: SystemTime) -> u64 {
+    let seconds = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
+    seconds << 20
+}
+
+/// Keeps the admissions in step with the `Tenant` objects.
+async fn admit(directory: Arc<Directory>, tenants: Arc<Tenants>, stop: CancellationToken) {
+    directory.synced().await;
+    loop {
+        let changed = directory.changed();
+        tenants.admit(admissions(&directory));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = changed => {}
+        }
+    }
+}
+
+fn admissions(directory: &Directory) -> std::collections::BTreeMap<TenantName, Admission> {
+    let admission = |facts: &observe::TenantFacts| Admission {
+        suspended: facts.suspended,
+        cluster_uid: facts.status.cluster_uid.clone(),
+    };
+    directory
+        .all()
+        .iter()
+        .map(|(name, facts)| (name.clone(), admission(facts)))
+        .collect()
+}
+
+/// What sessions touch becomes work.
+struct Planning {
+    work: Arc<Work>,
+    cache: Arc<Cache>,
+}
+
+impl Marks for Planning {
+    fn service(&self, tenant: &TenantName, key: &ServiceKey) {
+        self.work.add(&Id::new(tenant.clone(), key.clone()));
+    }
+
+    fn observed(&self, tenant: &TenantName) {
+        for key in self.cache.keys_of(tenant) {
+            self.work.add(&Id::new(tenant.clone(), key));
+        }
+    }
+}
+
+/// What the executor asks of the tenants and tells them.
+struct Wishes {
+    tenants: Arc<Tenants>,
+    directory: Arc<Directory>,
+}
+
+impl Desires for Wishes {
+    fn want(&self, tenant: &TenantName, key: &ServiceKey) -> Want {
+        let (wanted, nodes) = self.tenants.wanted(tenant, key);
+        match wanted {
+            Wanted::Present(generation, service) => Want::Present {
+                generation,
+                service,
+                nodes,
+            },
+            Wanted::Deleted(_) => Want::Deleted,
+            Wanted::Absent { since } => {
+                self.tenants.miss(tenant, key);
+                let (absent, total) = self.tenants.missed(tenant);
+                let released = self.directory.get(tenant).is_some_and(|t| t.release_held);
+                Want::Absent {
+                    since,
+                    held: brake(absent, total) && !released,
+                }
+            }
+            Wanted::Unknown => Want::Unknown,
+        }
+    }
+
+    fn answer(&self, tenant: &TenantName, key: &ServiceKey, answer: Answer) {
+        self.tenants.answer(tenant, key, answer);
+    }
+
+    fn gone(&self, tenant: &TenantName, key: &ServiceKey) {
+        self.tenants.gone(tenant, key);
+    }
+
+    /// One replica, and what a fenced session told never gets into `tenants`: there is nobody to yield to yet.
+    fn may_write(&self, _tenant: &TenantName) -> bool {
+        true
+    }
+}

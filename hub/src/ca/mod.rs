@@ -1,0 +1,19 @@
+//! The hub's certificate authority: a pure policy that decides every field of a certificate, the key that signs, and
+//! where both are kept. It knows certificates, files and Secrets; it does not know who may ask for one.
+
+mod authority;
+mod error;
+mod lifetime;
+mod material;
+mod policy;
+pub mod store;
+#[cfg(test)]
+mod tests;
+
+pub use authority::{Authority, Issued};
+pub use error::{CaError, SecretRefError};
+pub use lifetime::{Lifetime, LifetimeError};
+pub use material::{fresh_key, fresh_serial};
+pub use policy::{
+    CLOCK_SKEW, CertificateRequest, DEFAULT_AUTHORITY_LIFETIME, DEFAULT_LIFETIME, PolicyError,
+};

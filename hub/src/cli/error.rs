@@ -1,0 +1,87 @@
+//! How a command fails: one line that says what to do, and an exit code.
+
+use std::{error::Error, io};
+
+use berth_common::{settings::SettingsError, tls::TlsError};
+
+use crate::ca::CaError;
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The arguments are not what the command takes; or help was asked for.
+    #[error(transparent)]
+    Usage(clap::Error),
+    /// The kubeconfig cannot be used.
+    #[error(
+        "no usable kubeconfig: give --kubeconfig FILE, set KUBECONFIG, or run inside the cluster"
+    )]
+    Kubeconfig(#[source] Box<dyn Error + Send + Sync>),
+    /// Something about the authority or a certificate.
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    /// A certificate to look at cannot be read.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A setting is wrong.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// The hub could not start, or could not go on.
+    #[error("{0:#}")]
+    Service(anyhow::Error),
+    /// The result cannot be written.
+    #[error("cannot write the result")]
+    Output(#[from] io::Error),
+    /// The result cannot be put into YAML.
+    #[error("cannot write the result as YAML")]
+    Yaml(#[from] serde_yaml::Error),
+}
+
+impl CliError {
+    /// 2 where the arguments are to be changed, else 1.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Usage(_)
+            | Self::Kubeconfig(_)
+            | Self::Settings(_)
+            | Self::Ca(CaError::Policy(_)) => 2,
+            Self::Ca(_) | Self::Service(_) | Self::Tls(_) | Self::Output(_) | Self::Yaml(_) => 1,
+        }
+    }
+
+    /// Whether the reader of our output went away.
+    pub(super) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The error and its sources in one line.
+    pub(super) fn one_line(&self) -> String {
+        if let Self::Usage(error) = self {
+            return usage(error);
+        }
+        let mut line = self.to_string();
+        let mut source = self.source();
+        while let Some(cause) = source {
+            let text = cause.to_string();
+            // Some libraries repeat their sources.
+            if !line.contains(&text) {
+                line = format!("{line}: {text}");
+            }
+            source = cause.source();
+        }
+        line.split_whitespace().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// What clap says in paragraphs, without the usage that `--help` shows.
+fn usage(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let said = text
+        .split("\n\n")
+        .take_while(|part| !part.trim_start().starts_with("Usage:"))
+        .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect::<Vec<_>>()
+        .join("; ");
+    let said = said.strip_prefix("error: ").unwrap_or(&said);
+    format!("{said} (see --help)")
+}

@@ -1,0 +1,82 @@
+//! What is counted about planning and writing.
+
+use std::time::Duration;
+
+use berth_common::telemetry::latency_buckets;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+
+use super::{Failure, write::What};
+use crate::plan::Write;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WriteLabels {
+    kind: &'static str,
+    verb: &'static str,
+    result: &'static str,
+}
+
+/// Figures about planning and writing.
+#[derive(Clone, Debug)]
+pub struct WriteMetrics {
+    writes: Family<WriteLabels, Counter>,
+    plans: Histogram,
+    queue: Gauge,
+}
+
+impl Default for WriteMetrics {
+    fn default() -> Self {
+        Self {
+            writes: Family::default(),
+            // A plan takes microseconds; a millisecond is worth a look.
+            plans: Histogram::new(
+                [0.00001, 0.00003, 0.0001, 0.0003, 0.001]
+                    .into_iter()
+                    .chain(latency_buckets()),
+            ),
+            queue: Gauge::default(),
+        }
+    }
+}
+
+impl WriteMetrics {
+    /// Registers them.
+    pub fn register(&self, registry: &mut Registry) {
+        registry.register(
+            "berth_management_writes",
+            "Writes to the management cluster, by kind of object, verb and result",
+            self.writes.clone(),
+        );
+        registry.register(
+            "berth_plan_duration_seconds",
+            "How long the plan for one Service took to make",
+            self.plans.clone(),
+        );
+        registry.register(
+            "berth_work_queue_length",
+            "Services that are to be planned, waiting or running",
+            self.queue.clone(),
+        );
+    }
+
+    pub(super) fn planned(&self, took: Duration) {
+        self.plans.observe(took.as_secs_f64());
+    }
+
+    pub(super) fn queued(&self, keys: usize) {
+        self.queue.set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn wrote(&self, write: &Write, failure: Option<&Failure>) {
+        let what = What(write);
+        let labels = WriteLabels {
+            kind: what.kind().as_str(),
+            verb: what.verb(),
+            result: failure.map_or("ok", Failure::label),
+        };
+        self.writes.get_or_create(&labels).inc();
+    }
+}

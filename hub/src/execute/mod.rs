@@ -1,0 +1,240 @@
+//! The only writer. It takes keys from the work queue, asks what is wanted and what is observed, has the planner plan, and
+//! carries the plan out, again and again until nothing is left to do. What the API server returns goes into the cache at
+//! once, so that each plan builds on the one before without waiting for the watch. It knows how to write, and how to go on
+//! after a failure; what to write and what to tell a tenant is the planner's.
+
+mod failure;
+mod metrics;
+mod write;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+use berth_common::{
+    identity::TenantName,
+    model::{Answer, Generation, Reason, ServiceKey},
+};
+use futures::future::join_all;
+use k8s_openapi::jiff::Timestamp;
+use kube::Client;
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, debug, info, info_span, warn};
+
+use crate::{
+    objects::Id,
+    observe::{Cache, Directory},
+    plan::{Action, Allocator, Now, Plan, Policy, REJECTION_STANDS, Rejection, Want, plan},
+    work::{Done, Work},
+};
+
+use failure::Failure;
+pub use metrics::WriteMetrics;
+use write::Writer;
+
+/// How many keys are worked on at the same time.
+const CONCURRENCY: usize = 32;
+/// How many of them may be of one tenant, so that there is always room for another.
+pub const PER_TENANT: usize = 24;
+/// A key that still is not settled after so many plans is put back in line: somebody may be writing against the hub.
+const MAX_ROUNDS: usize = 8;
+
+/// What the tenants want, and the way back to them.
+pub trait Desires: Send + Sync + 'static {
+    /// What a tenant wants of one key now.
+    fn want(&self, tenant: &TenantName, key: &ServiceKey) -> Want;
+
+    /// What became of it. Comes each time the key is planned, usually with the same words as before.
+    fn answer(&self, tenant: &TenantName, key: &ServiceKey, answer: Answer);
+
+    /// The key is not wanted, and nothing is left of it.
+    fn gone(&self, tenant: &TenantName, key: &ServiceKey);
+
+    /// Whether this process may write for this tenant: asked right before each write.
+    fn may_write(&self, tenant: &TenantName) -> bool;
+}
+
+/// See the module.
+pub struct Executor<D> {
+    writer: Writer,
+    cache: Arc<Cache>,
+    directory: Arc<Directory>,
+    work: Arc<Work>,
+    desires: Arc<D>,
+    allocator: Allocator,
+    metrics: WriteMetrics,
+    /// The last write failed for want of an API server: said once, and once when it is over.
+    api_away: AtomicBool,
+}
+
+impl<D: Desires> Executor<D> {
+    /// An executor that does nothing yet.
+    pub fn new(
+        client: Client,
+        cache: Arc<Cache>,
+        directory: Arc<Directory>,
+        work: Arc<Work>,
+        desires: Arc<D>,
+        allocator: Allocator,
+        metrics: WriteMetrics,
+    ) -> Self {
+        Self {
+            writer: Writer::new(client, cache.clone()),
+            cache,
+            directory,
+            work,
+            desires,
+            allocator,
+            metrics,
+            api_away: AtomicBool::new(false),
+        }
+    }
+
+    /// Works until stopped, and then ends what it has begun. Begins when everything has been observed once.
+    pub async fn run(self, stop: CancellationToken) {
+        let executor = Arc::new(self);
+        let observed = async { tokio::join!(executor.cache.synced(), executor.directory.synced()) };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            ((), ()) = observed => {}
+        }
+        let slots = Arc::new(Semaphore::new(CONCURRENCY));
+        let mut running = JoinSet::new();
+        loop {
+            let next = async {
+                let slot = slots.clone().acquire_owned().await;
+                (slot, executor.work.next().await)
+            };
+            let (slot, id) = tokio::select! {
+                () = stop.cancelled() => break,
+                next = next => next,
+            };
+            let executor = executor.clone();
+            let span = info_span!("service", tenant = %id.tenant, service = %id.key);
+            let task = async move {
+                let done = executor.settle(&id).await;
+                executor.work.done(&id, done, Instant::now());
+                executor.metrics.queued(executor.work.len());
+                drop(slot);
+            };
+            running.spawn(task.instrument(span));
+            // Those that have ended.
+            while running.try_join_next().is_some() {}
+        }
+        while running.join_next().await.is_some() {}
+    }
+
+    /// Plans and writes until there is nothing left to do.
+    async fn settle(&self, id: &Id) -> Done {
+        for _ in 0..MAX_ROUNDS {
+            let facts = self.directory.get(&id.tenant);
+            let Some(facts) = facts.filter(|facts| !facts.suspended) else {
+                // What it has stays as it is.
+                return Done::Settled(None);
+            };
+            let want = self.desires.want(&id.tenant, &id.key);
+            let plan = self.plan(id, &want, &facts.policy(self.allocator));
+            if let Some(answer) = plan.answer {
+                self.desires.answer(&id.tenant, &id.key, answer);
+            }
+            if plan.gone {
+                self.desires.gone(&id.tenant, &id.key);
+            }
+            let generation = match want {
+                Want::Present { generation, .. } => Some(generation),
+                Want::Deleted | Want::Absent { .. } | Want::Unknown => None,
+            };
+            if plan.actions.is_empty() {
+                if generation.is_none() {
+                    self.cache.forget_rejection(id);
+                }
+                return Done::Settled(plan.revisit);
+            }
+            let actions = plan
+                .actions
+                .iter()
+                .map(|action| self.perform(id, action, generation));
+            if join_all(actions).await.contains(&false) {
+                return Done::Failed;
+            }
+            // Others first, where there are any: in a burst every Service is created, and the allocator busy, before the
+            // first record is written.
+            if self.work.is_waited_for(id) {
+                self.work.add(id);
+                return Done::Settled(None);
+            }
+        }
+        warn!("does not come to rest: is somebody else changing these objects?");
+        Done::Failed
+    }
+
+    fn plan(&self, id: &Id, want: &Want, policy: &Policy) -> Plan {
+        let now = Now {
+            instant: Instant::now(),
+            wall: Timestamp::now(),
+        };
+        let planned = plan(id, want, &self.cache.observed(id), policy, now);
+        self.metrics.planned(now.instant.elapsed());
+        planned
+    }
+
+    /// Carries out one action. Returns whether it may be planned on from here: also after a failure, where the failure
+    /// itself is something that the next plan knows.
+    async fn perform(&self, id: &Id, action: &Action, generation: Option<Generation>) -> bool {
+        if !self.desires.may_write(&id.tenant) {
+            debug!("not written: this process may not write now");
+            return false;
+        }
+        let result = self.writer.write(id, &action.write).await;
+        self.metrics.wrote(&action.write, result.as_ref().err());
+        if !matches!(result, Err(Failure::Retry(_))) && self.api_away.swap(false, Ordering::Relaxed)
+        {
+            info!("the management API answers again");
+        }
+        let (field, why) = match result {
+            Ok(()) => {
+                debug!(what = %write::What(&action.write), reason = action.reason, "written");
+                return true;
+            }
+            Err(Failure::Outdated) => return true,
+            Err(Failure::Retry(error)) => {
+                if !self.api_away.swap(true, Ordering::Relaxed) {
+                    warn!(%error, "a write failed; trying again");
+                }
+                return false;
+            }
+            Err(Failure::InTheWay(message)) => (
+                "metadata.name".into(),
+                Reason::new("AlreadyExists", message),
+            ),
+            Err(Failure::Rejected { field, message }) => (field, Reason::new("Rejected", message)),
+            Err(Failure::Forbidden(message)) => {
+                warn!(what = %write::What(&action.write), %message, "forbidden");
+                let message = "the management cluster does not allow it: its operator finds the reason in the hub's log";
+                (String::new(), Reason::new("Forbidden", message))
+            }
+        };
+        let Some(generation) = generation else {
+            // There is nobody to tell, and nothing to do but to try again.
+            warn!(what = %write::What(&action.write), message = %why.message, "not deleted");
+            return false;
+        };
+        warn!(what = %write::What(&action.write), reason = %why.reason, message = %why.message, "rejected");
+        let until = Instant::now() + REJECTION_STANDS;
+        self.cache.rejected(
+            id,
+            Rejection {
+                generation,
+                field,
+                why,
+                until,
+            },
+        );
+        true
+    }
+}

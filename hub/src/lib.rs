@@ -1,0 +1,22 @@
+//! The hub, the only holder of management-cluster credentials. The way of the data: `listen` (who is there) → `session`
+//! (messages) → `tenants` (what each wants) → `plan` (pure: what to do) → `execute` (the only writer) → `observe` (what came of
+//! it) → `tenants` → the same stream.
+
+pub mod api;
+pub mod app;
+pub mod ca;
+pub mod cli;
+pub mod doctor;
+pub mod execute;
+pub mod listen;
+pub mod metrics;
+pub mod objects;
+pub mod observe;
+pub mod plan;
+pub mod serve;
+pub mod session;
+pub mod settings;
+pub mod shutdown;
+pub mod standing;
+pub mod tenants;
+pub mod work;

@@ -1,0 +1,267 @@
+//! The hub's front door: TCP connections become TLS streams whose peer is known, or are refused with a reason. It
+//! knows sockets, TLS and identities; it does not know tenants' objects or policy, and it answers no request. A
+//! certificate of our CA whose name is no identity passes, for the gRPC layer to answer UNAUTHENTICATED.
+
+mod accepted;
+mod budget;
+mod metrics;
+mod refusal;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use berth_common::{
+    identity::{CertificateFacts, Identity, TrustDomain, identity_of},
+    tls::{ALPN_H2, ServerTls},
+};
+use futures::Stream;
+use rustls_pki_types::CertificateDer;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tracing::{debug, info, warn};
+
+pub use accepted::{Accepted, Peer};
+pub use metrics::ListenMetrics;
+pub use refusal::Refusal;
+
+use budget::LineBudget;
+use slots::{Slot, Slots, address_key};
+
+/// Accepted connections that wait for the gRPC server. It takes them at once, so a few are enough.
+const ACCEPTED_QUEUE: usize = 64;
+
+/// How long to wait after `accept` failed, which it does when file descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How much the door lets in. The defaults suit a hub of thousands of tenants.
+#[derive(Clone, Debug)]
+pub struct ListenLimits {
+    /// From the connection to the end of the handshake.
+    pub handshake: Duration,
+    /// How long sent bytes may stay unacknowledged before the kernel gives the connection up.
+    pub user_timeout: Duration,
+    /// Handshakes in progress, of all addresses. Beyond it connections wait in the kernel's queue.
+    pub handshakes: usize,
+    /// Handshakes in progress of one address (IPv6: of one /64). Beyond it connections are closed at once.
+    pub handshakes_per_address: usize,
+    /// Connections open at once under one identity. An agent needs one, and a second one while it reconnects.
+    pub connections_per_identity: usize,
+}
+
+impl Default for ListenLimits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(5),
+            user_timeout: Duration::from_secs(30),
+            handshakes: 2_048,
+            handshakes_per_address: 512,
+            connections_per_identity: 32,
+        }
+    }
+}
+
+/// The accepted connections, for `tonic`'s `serve_with_incoming_shutdown`. Dropping it closes the socket and every
+/// handshake in progress; accepted connections live on.
+#[derive(Debug)]
+pub struct Incoming {
+    accepted: mpsc::Receiver<Accepted>,
+    local: SocketAddr,
+    // Held for its drop, which aborts the accept loop and, with it, the handshakes.
+    _tasks: JoinSet<()>,
+}
+
+impl Incoming {
+    /// The address listened on, with the port that the kernel chose where none was given.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+}
+
+/// Never an error: what goes wrong with one connection is nothing to the server.
+impl Stream for Incoming {
+    type Item = Result<Accepted, Infallible>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.accepted.poll_recv(cx).map(|next| next.map(Ok))
+    }
+}
+
+/// Starts to accept on a bound socket. Each connection gets the TLS configuration that is current when it arrives.
+///
+/// # Errors
+/// When the socket does not tell its own address.
+pub fn listen(
+    socket: TcpListener,
+    tls: Arc<ServerTls>,
+    trust_domain: TrustDomain,
+    limits: ListenLimits,
+    metrics: ListenMetrics,
+) -> io::Result<Incoming> {
+    let local = socket.local_addr()?;
+    let (sender, accepted) = mpsc::channel(ACCEPTED_QUEUE);
+    let door = Arc::new(Door {
+        tls,
+        trust_domain,
+        handshakes: Arc::new(Semaphore::new(limits.handshakes)),
+        per_address: Slots::new(limits.handshakes_per_address),
+        per_identity: Slots::new(limits.connections_per_identity),
+        lines: LineBudget::default(),
+        limits,
+        metrics,
+        sender,
+    });
+    info!(address = %local, "listening for agents");
+    let mut tasks = JoinSet::new();
+    tasks.spawn(accept(socket, door));
+    Ok(Incoming {
+        accepted,
+        local,
+        _tasks: tasks,
+    })
+}
+
+/// What every handshake shares.
+struct Door {
+    tls: Arc<ServerTls>,
+    trust_domain: TrustDomain,
+    handshakes: Arc<Semaphore>,
+    per_address: Slots<std::net::IpAddr>,
+    per_identity: Slots<Option<Identity>>,
+    lines: LineBudget,
+    limits: ListenLimits,
+    metrics: ListenMetrics,
+    sender: mpsc::Sender<Accepted>,
+}
+
+/// The accept loop. It ends when dropped.
+async fn accept(socket: TcpListener, door: Arc<Door>) {
+    let mut handshakes = JoinSet::new();
+    loop {
+        // Finished handshakes are let go of as they are counted out; the set never grows past the semaphore.
+        while handshakes.try_join_next().is_some() {}
+        let Ok(permit) = Arc::clone(&door.handshakes).acquire_owned().await else {
+            return;
+        };
+        match socket.accept().await {
+            Ok((stream, remote)) => match door.per_address.take(address_key(remote.ip())) {
+                Some(slot) => {
+                    handshakes.spawn(Arc::clone(&door).receive(stream, remote, slot, permit));
+                }
+                None => door.refuse(remote, &Refusal::TooManyHandshakes),
+            },
+            Err(error) => {
+                warn!(%error, "cannot accept connections; is the limit of open files reached?");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl Door {
+    /// One connection, from its arrival to the server or to its refusal.
+    async fn receive(
+        self: Arc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        slot: Slot<std::net::IpAddr>,
+        permit: OwnedSemaphorePermit,
+    ) {
+        let handshaking = self.metrics.count_handshake();
+        let outcome = self.handshake(stream, remote).await;
+        drop(handshaking);
+        match outcome {
+            // The permit is kept until the server has taken the connection: it is what bounds those who wait.
+            Ok(accepted) => {
+                drop(slot);
+                self.metrics.accepted.inc();
+                let _ = self.sender.send(accepted).await;
+                drop(permit);
+            }
+            Err(refusal) => self.refuse(remote, &refusal),
+        }
+    }
+
+    async fn handshake(&self, stream: TcpStream, remote: SocketAddr) -> Result<Accepted, Refusal> {
+        set_options(&stream, self.limits.user_timeout);
+        let config = Arc::clone(&self.tls.current().config);
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let stream = match timeout(self.limits.handshake, handshake).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Err(Refusal::of(&error)),
+            Err(_) => return Err(Refusal::TooSlow),
+        };
+        if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
+            return Err(Refusal::NotH2);
+        }
+        let peer = self.peer(&stream, remote)?;
+        let identity = peer.identity.as_ref().ok().map(|it| it.identity.clone());
+        let slot = self
+            .per_identity
+            .take(identity)
+            .ok_or(Refusal::TooManyConnections)?;
+        let open = self.metrics.count_open();
+        Ok(Accepted::new(stream, peer, slot, open))
+    }
+
+    fn peer(&self, stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Result<Peer, Refusal> {
+        let leaf: &CertificateDer<'_> = stream
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(<[_]>::first)
+            .ok_or(Refusal::NoCertificate)?;
+        let identity = identity_of(leaf, &self.trust_domain);
+        let serial = match &identity {
+            Ok(certificate) => Some(certificate.serial.clone()),
+            Err(_) => CertificateFacts::from_der(leaf)
+                .ok()
+                .map(|facts| facts.serial),
+        };
+        Ok(Peer {
+            identity,
+            serial,
+            remote,
+        })
+    }
+
+    /// Counts a refusal, and says it while the lines last.
+    fn refuse(&self, remote: SocketAddr, refusal: &Refusal) {
+        self.metrics.refuse(refusal);
+        if refusal.is_ordinary() {
+            debug!(%remote, reason = refusal.reason(), "connection ended in the handshake: {refusal}");
+            return;
+        }
+        if let Some(unsaid) = self.lines.spend(Instant::now()) {
+            warn!(%remote, reason = refusal.reason(), unsaid, "connection refused: {refusal}");
+        }
+    }
+}
+
+/// Without delay, for messages are small and awaited; and with an end to waiting for a dead peer.
+fn set_options(stream: &TcpStream, user_timeout: Duration) {
+    // Both are improvements, not conditions: the keepalive of HTTP/2 finds a dead peer as well, only later.
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "TCP_NODELAY is not set");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(user_timeout)) {
+        debug!(%error, "TCP_USER_TIMEOUT is not set");
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = user_timeout;
+}

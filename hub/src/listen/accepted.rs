@@ -1,0 +1,115 @@
+//! An accepted connection: the TLS stream, and who is at its other end.
+
+use std::{
+    io::{self, IoSlice},
+    net::SocketAddr,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use berth_common::identity::{Identity, IdentityError, PeerCertificate, Serial};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use super::{metrics::Counted, slots::Slot};
+
+/// Who is at the other end; in the extensions of every request of the connection.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The identity, with the certificate's serial number and dates; or why a certificate of our CA has none, which
+    /// a service answers with UNAUTHENTICATED.
+    pub identity: Result<PeerCertificate, IdentityError>,
+    /// The certificate's serial number, whether it has an identity or not; for logs and audit.
+    pub serial: Option<Serial>,
+    /// Where the connection comes from.
+    pub remote: SocketAddr,
+}
+
+/// A TLS stream that knows its peer.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: TlsStream<TcpStream>,
+    peer: Peer,
+    // Both held for their drop, when the connection ends.
+    _slot: Slot<Option<Identity>>,
+    _open: Counted,
+}
+
+impl Accepted {
+    pub(super) fn new(
+        stream: TlsStream<TcpStream>,
+        peer: Peer,
+        slot: Slot<Option<Identity>>,
+        open: Counted,
+    ) -> Self {
+        Self {
+            stream,
+            peer,
+            _slot: slot,
+            _open: open,
+        }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// The TCP connection below.
+    #[cfg(test)]
+    pub(super) fn tcp(&self) -> &TcpStream {
+        self.stream.get_ref().0
+    }
+}
+
+impl Connected for Accepted {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer.clone()
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}

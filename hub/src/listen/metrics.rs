@@ -1,0 +1,89 @@
+//! What the front door counts. Labels come from a closed set, never from a peer.
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    registry::Registry,
+};
+
+use super::Refusal;
+
+/// The metrics of one listener; clones share their values.
+#[derive(Clone, Debug, Default)]
+pub struct ListenMetrics {
+    /// Connections that passed the handshake.
+    pub accepted: Counter,
+    refused: Family<Reason, Counter>,
+    pub(super) open: Gauge,
+    pub(super) handshaking: Gauge,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Reason {
+    reason: &'static str,
+}
+
+/// One more of what a gauge counts, until dropped.
+#[derive(Debug)]
+pub(super) struct Counted(Gauge);
+
+impl Counted {
+    fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+impl ListenMetrics {
+    /// Registers `berth_accepted_connections_total`, `berth_refused_connections_total{reason}`,
+    /// `berth_open_connections` and `berth_handshakes_in_progress`.
+    pub fn register(registry: &mut Registry) -> Self {
+        let metrics = Self::default();
+        // The encoder adds `_total` to the counters' names.
+        registry.register(
+            "berth_accepted_connections",
+            "Connections that passed the TLS handshake",
+            metrics.accepted.clone(),
+        );
+        registry.register(
+            "berth_refused_connections",
+            "Connections that ended before the gRPC layer, by reason",
+            metrics.refused.clone(),
+        );
+        registry.register(
+            "berth_open_connections",
+            "Connections open now, handshakes not counted",
+            metrics.open.clone(),
+        );
+        registry.register(
+            "berth_handshakes_in_progress",
+            "TLS handshakes in progress now",
+            metrics.handshaking.clone(),
+        );
+        metrics
+    }
+
+    /// How many connections were refused for this reason (see [`Refusal::reason`]).
+    pub fn refused(&self, reason: &'static str) -> u64 {
+        self.refused.get_or_create(&Reason { reason }).get()
+    }
+
+    pub(super) fn refuse(&self, refusal: &Refusal) {
+        let reason = refusal.reason();
+        self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(super) fn count_open(&self) -> Counted {
+        Counted::new(&self.open)
+    }
+
+    pub(super) fn count_handshake(&self) -> Counted {
+        Counted::new(&self.handshaking)
+    }
+}

@@ -1,0 +1,463 @@
+//! The last known state of every object of the hub's, by the Service it serves. Two write into it: the watches, and the
+//! executor, which puts in what the API server returned, so that the next plan does not repeat a write that the watch has
+//! yet to report. By `resourceVersion` the newer of the two wins, and a deletion that was carried out is not undone by an
+//! older report.
+
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    time::Instant,
+};
+
+use berth_common::{identity::TenantName, model::ServiceKey};
+use tokio::sync::watch;
+
+use super::{Object, Slot};
+use crate::{
+    objects::{Id, Kind, name},
+    plan::{Observed, Rejection, Seen},
+};
+
+/// The kinds that have to be listed before anything may be planned.
+const KINDS: usize = 3;
+
+/// What is observed of all tenants.
+#[derive(Debug)]
+pub struct Cache {
+    state: RwLock<State>,
+    listed: watch::Sender<HashSet<Kind>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    tenants: BTreeMap<TenantName, BTreeMap<ServiceKey, Observed>>,
+    /// From the objects' name, the hash in which tells them apart in all namespaces.
+    names: HashMap<String, Id>,
+    /// UIDs that the executor wrote and no watch has reported yet: a list that is older does not have them.
+    written: HashMap<String, Instant>,
+    /// UIDs that the executor deleted and no watch has reported yet.
+    buried: HashMap<String, Instant>,
+    /// When the allocator last gave anybody an address.
+    allocator_gave: Option<Instant>,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            state: RwLock::default(),
+            listed: watch::Sender::new(HashSet::new()),
+        }
+    }
+}
+
+impl Cache {
+    /// What is observed for a key; empty where nothing is.
+    pub fn observed(&self, id: &Id) -> Observed {
+        let state = self.read();
+        let known = state.tenants.get(&id.tenant);
+        let known = known.and_then(|keys| keys.get(&id.key)).cloned();
+        Observed {
+            allocator_gave: state.allocator_gave,
+            ..known.unwrap_or_default()
+        }
+    }
+
+    /// The keys for which anything is observed.
+    pub fn keys_of(&self, tenant: &TenantName) -> Vec<ServiceKey> {
+        let state = self.read();
+        state
+            .tenants
+            .get(tenant)
+            .into_iter()
+            .flat_map(BTreeMap::keys)
+            .cloned()
+            .collect()
+    }
+
+    /// Resolves when every kind was listed once. Before that, nothing may be planned.
+    pub async fn synced(&self) {
+        // The sender is ours, and lives as long as the borrow.
+        let _ = self
+            .listed
+            .subscribe()
+            .wait_for(|kinds| kinds.len() == KINDS)
+            .await;
+    }
+
+    /// Whether every kind was listed once.
+    pub fn is_synced(&self) -> bool {
+        self.listed.borrow().len() == KINDS
+    }
+
+    /// The watch reports an object. Returns whether anything changed that is of interest.
+    pub fn reported(&self, id: &Id, object: Object) -> bool {
+        let mut state = self.write();
+        if state.buried.contains_key(object.uid()) {
+            return false;
+        }
+        state.written.remove(object.uid());
+        state.put(id, object)
+    }
+
+    /// The watch reports that an object is gone.
+    pub fn reported_gone(&self, id: &Id, slot: Slot, uid: &str) -> bool {
+        let mut state = self.write();
+        state.written.remove(uid);
+        state.buried.remove(uid);
+        state.take(id, slot, uid)
+    }
+
+    /// A complete list of one kind, begun at `started`, replaces what was known of it. Returns the keys that changed.
+    pub fn listed(&self, kind: Kind, objects: Vec<(Id, Object)>, started: Instant) -> Vec<Id> {
+        let mut state = self.write();
+        let kept: HashSet<String> = objects
+            .iter()
+            .map(|(_, object)| object.uid().to_owned())
+            .collect();
+        let mut changed = Vec::new();
+        for (id, slot, uid) in state.of_kind(kind) {
+            let newer = state.written.get(&uid).is_some_and(|at| *at >= started);
+            if !kept.contains(&uid) && !newer && state.take(&id, slot, &uid) {
+                changed.push(id);
+            }
+        }
+        // What the list did not have is not reported any more.
+        state
+            .buried
+            .retain(|uid, at| kept.contains(uid) || *at >= started);
+        for (id, object) in objects {
+            if !state.buried.contains_key(object.uid()) && state.put(&id, object) {
+                changed.push(id);
+            }
+        }
+        drop(state);
+        self.listed.send_if_modified(|kinds| kinds.insert(kind));
+        changed
+    }
+
+    /// The executor wrote an object, and this is what the API server made of it.
+    pub fn wrote(&self, id: &Id, object: Object, now: Instant) {
+        let mut state = self.write();
+        state.written.insert(object.uid().to_owned(), now);
+        state.put(id, object);
+    }
+
+    /// The executor deleted an object, or found that it is not there.
+    pub fn deleted(&self, id: &Id, slot: Slot, uid: &str, now: Instant) {
+        let mut state = self.write();
+        state.written.remove(uid);
+        if state.take(id, slot, uid) {
+            state.buried.insert(uid.to_owned(), now);
+        }
+    }
+
+    /// The API server rejected what was planned.
+    pub fn rejected(&self, id: &Id, rejection: Rejection) {
+        let mut state = self.write();
+        state.entry(id).rejection = Some(Arc::new(rejection));
+    }
+
+    /// What was rejected is not wanted any more.
+    pub fn forget_rejection(&self, id: &Id) {
+        let mut state = self.write();
+        state.entry(id).rejection = None;
+        state.prune(id);
+    }
+
+    /// The allocator gives the Service of this name and UID no address. Returns whose it is, if that is news.
+    pub fn complained(&self, service: &str, uid: &str, words: &str) -> Option<Id> {
+        let mut state = self.write();
+        let id = state.names.get(service)?.clone();
+        let observed = state.entry(&id);
+        let concerned = observed
+            .service
+            .as_ref()
+            .is_some_and(|seen| seen.uid == uid && seen.object.ingress.is_empty());
+        if !concerned || observed.allocator_says.as_deref() == Some(words) {
+            return None;
+        }
+        observed.allocator_says = Some(words.into());
+        Some(id)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        // No panic can leave the state half changed in a way that a list would not mend.
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn entry(&mut self, id: &Id) -> &mut Observed {
+        self.tenants
+            .entry(id.tenant.clone())
+            .or_default()
+            .entry(id.key.clone())
+            .or_default()
+    }
+
+    fn put(&mut self, id: &Id, object: Object) -> bool {
+        self.names
+            .entry(name::object(id))
+            .or_insert_with(|| id.clone());
+        let observed = self.entry(id);
+        match object {
+            Object::Service(seen) => {
+                let (served, at) = (!seen.object.ingress.is_empty(), seen.since);
+                if served {
+                    observed.allocator_says = None;
+                }
+                let mut slot = observed.service.take();
+                let was = slot
+                    .as_ref()
+                    .is_some_and(|seen| !seen.object.ingress.is_empty());
+                let changed = newer(&mut slot, seen);
+                observed.service = slot;
+                if changed && served && !was {
+                    self.allocator_gave = Some(at);
+                }
+                changed
+            }
+            Object::Slice(place, seen) => {
+                let mut slot = observed.slices.remove(&place);
+                let changed = newer(&mut slot, seen);
+                observed.slices.extend(slot.map(|slot| (place, slot)));
+                changed
+            }
+            Object::Record(seen) => {
+                let mut slot = observed.record.take();
+                let changed = newer(&mut slot, seen);
+                observed.record = slot;
+                changed
+            }
+        }
+    }
+
+    fn take(&mut self, id: &Id, slot: Slot, uid: &str) -> bool {
+        let observed = self.entry(id);
+        let taken = match slot {
+            Slot::Service => {
+                let taken = observed.service.take_if(|seen| seen.uid == uid).is_some();
+                if taken {
+                    observed.allocator_says = None;
+                }
+                taken
+            }
+            Slot::Record => observed.record.take_if(|seen| seen.uid == uid).is_some(),
+            Slot::Slice(place) => {
+                let is_it = observed
+                    .slices
+                    .get(&place)
+                    .is_some_and(|seen| seen.uid == uid);
+                is_it && observed.slices.remove(&place).is_some()
+            }
+        };
+        self.prune(id);
+        taken
+    }
+
+    fn prune(&mut self, id: &Id) {
+        let Some(keys) = self.tenants.get_mut(&id.tenant) else {
+            return;
+        };
+        let idle = |observed: &Observed| observed.is_empty() && observed.rejection.is_none();
+        if keys.get(&id.key).is_some_and(idle) {
+            keys.remove(&id.key);
+            self.names.remove(&name::object(id));
+        }
+        if keys.is_empty() {
+            self.tenants.remove(&id.tenant);
+        }
+    }
+
+    fn of_kind(&self, kind: Kind) -> Vec<(Id, Slot, String)> {
+        let mut found = Vec::new();
+        for (tenant, keys) in &self.tenants {
+            for (key, observed) in keys {
+                let mut add = |slot, uid: &str| {
+                    found.push((Id::new(tenant.clone(), key.clone()), slot, uid.to_owned()));
+                };
+                match kind {
+                    Kind::Service => observed
+                        .service
+                        .iter()
+                        .for_each(|seen| add(Slot::Service, &seen.uid)),
+                    Kind::LoadBalancer => observed
+                        .record
+                        .iter()
+                        .for_each(|seen| add(Slot::Record, &seen.uid)),
+                    Kind::EndpointSlice => {
+                        for (place, seen) in &observed.slices {
+                            add(Slot::Slice(*place), &seen.uid);
+                        }
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+/// Puts the object in its place unless what is there is newer. Returns whether anything but the version changed.
+fn newer<T: PartialEq>(slot: &mut Option<Arc<Seen<T>>>, mut seen: Seen<T>) -> bool {
+    if let Some(before) = slot {
+        if before.version > seen.version {
+            return false;
+        }
+        let same = before.uid == seen.uid;
+        if same {
+            seen.since = before.since;
+        }
+        if same && before.deleting == seen.deleting && before.object == seen.object {
+            *slot = Some(Arc::new(seen));
+            return false;
+        }
+    }
+    *slot = Some(Arc::new(seen));
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use berth_common::model::Ingress;
+
+    use super::*;
+    use crate::objects::service::{FamilyPolicy, ObservedService, ServiceShape, Steering};
+
+    fn id(name: &str) -> Id {
+        Id::new(
+            TenantName::parse("acme").unwrap(),
+            ServiceKey::new("default", name),
+        )
+    }
+
+    fn service(uid: &str, version: u64, ingress: &[&str]) -> Object {
+        let object = ObservedService {
+            shape: ServiceShape {
+                ports: BTreeMap::new(),
+                primary: berth_common::model::IpFamily::V4,
+                family_policy: FamilyPolicy::Single,
+                affinity_seconds: None,
+                source_ranges: Default::default(),
+                class: None,
+                steering: Steering::default(),
+            },
+            sound: true,
+            foreign_fields: false,
+            ingress: ingress
+                .iter()
+                .map(|ip| Ingress::Ip(ip.parse().unwrap()))
+                .collect(),
+        };
+        Object::Service(Seen {
+            uid: uid.into(),
+            version,
+            deleting: false,
+            since: Instant::now(),
+            object,
+        })
+    }
+
+    fn version(cache: &Cache, id: &Id) -> Option<u64> {
+        cache.observed(id).service.map(|seen| seen.version)
+    }
+
+    #[test]
+    fn what_was_written_is_not_undone_by_an_older_report() {
+        let cache = Cache::default();
+        let a = id("a");
+        cache.wrote(&a, service("u", 10, &["10.0.0.1"]), Instant::now());
+        assert!(!cache.reported(&a, service("u", 9, &[])));
+        assert_eq!(version(&cache, &a), Some(10));
+        assert!(
+            !cache.reported(&a, service("u", 10, &["10.0.0.1"])),
+            "no news"
+        );
+        assert!(cache.reported(&a, service("u", 11, &[])));
+    }
+
+    #[test]
+    fn a_deletion_is_not_undone_by_an_older_report() {
+        let cache = Cache::default();
+        let a = id("a");
+        cache.reported(&a, service("u", 1, &[]));
+        cache.deleted(&a, Slot::Service, "u", Instant::now());
+        assert!(!cache.reported(&a, service("u", 2, &[])));
+        assert!(cache.keys_of(&a.tenant).is_empty());
+        assert!(!cache.reported_gone(&a, Slot::Service, "u"));
+        assert!(
+            cache.reported(&a, service("v", 3, &[])),
+            "another of the same name"
+        );
+        assert!(cache.write().buried.is_empty());
+    }
+
+    #[test]
+    fn a_late_report_of_an_earlier_objects_end_does_not_take_the_new_one() {
+        let cache = Cache::default();
+        let a = id("a");
+        cache.reported(&a, service("new", 5, &[]));
+        assert!(!cache.reported_gone(&a, Slot::Service, "old"));
+        assert_eq!(version(&cache, &a), Some(5));
+    }
+
+    #[test]
+    fn a_list_replaces_all_but_what_was_written_since_it_began() {
+        let cache = Cache::default();
+        let before = Instant::now();
+        let started = before + Duration::from_secs(1);
+        let after = before + Duration::from_secs(2);
+        cache.reported(&id("gone"), service("g", 1, &[]));
+        cache.reported(&id("kept"), service("k", 2, &[]));
+        cache.wrote(&id("old"), service("o", 3, &[]), before);
+        cache.wrote(&id("new"), service("n", 4, &[]), after);
+        let listed = vec![
+            (id("kept"), service("k", 2, &[])),
+            (id("late"), service("l", 5, &[])),
+        ];
+        let mut changed = cache.listed(Kind::Service, listed, started);
+        changed.sort();
+        assert_eq!(changed, [id("gone"), id("late"), id("old")]);
+        let keys: Vec<String> = cache
+            .keys_of(&id("").tenant)
+            .into_iter()
+            .map(|key| key.name)
+            .collect();
+        assert_eq!(keys, ["kept", "late", "new"]);
+    }
+
+    #[test]
+    fn synced_is_when_each_kind_was_listed() {
+        let cache = Cache::default();
+        for kind in [Kind::Service, Kind::EndpointSlice, Kind::LoadBalancer] {
+            assert!(!cache.is_synced());
+            cache.listed(kind, Vec::new(), Instant::now());
+        }
+        assert!(cache.is_synced());
+    }
+
+    #[test]
+    fn the_allocators_words_stand_until_there_is_an_address() {
+        let cache = Cache::default();
+        let a = id("a");
+        let object = name::object(&a);
+        assert_eq!(cache.complained(&object, "u", "no"), None, "not known");
+        cache.reported(&a, service("u", 1, &[]));
+        assert_eq!(
+            cache.complained(&object, "v", "no"),
+            None,
+            "of an earlier Service"
+        );
+        assert_eq!(cache.complained(&object, "u", "no"), Some(a.clone()));
+        assert_eq!(cache.complained(&object, "u", "no"), None, "said before");
+        assert_eq!(cache.observed(&a).allocator_says.as_deref(), Some("no"));
+        cache.reported(&a, service("u", 2, &["10.0.0.1"]));
+        assert_eq!(cache.observed(&a).allocator_says, None);
+        assert_eq!(cache.complained(&object, "u", "no"), None, "late");
+    }
+}

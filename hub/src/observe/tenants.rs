@@ -1,0 +1,242 @@
+//! The Tenant objects: who is admitted, and under which policy.
+
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
+
+use berth_common::identity::TenantName;
+use ipnet::IpNet;
+use tokio::sync::watch;
+
+use crate::{
+    api::{Tenant, TenantStatus},
+    objects::RELEASE_HELD,
+    plan::{Allocator, Policy},
+    standing::Records,
+};
+
+/// What a Tenant object says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TenantFacts {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// Shut out by the operator.
+    pub suspended: bool,
+    /// The operator lets deletions go on that the brake holds.
+    pub release_held: bool,
+    /// The pool of new load balancers.
+    pub pool: Option<String>,
+    /// The class of new management Services.
+    pub class: Option<String>,
+    /// What the tenant may ask addresses out of.
+    pub requestable: Vec<IpNet>,
+    /// What stands in the status.
+    pub status: TenantStatus,
+}
+
+impl TenantFacts {
+    /// The policy for the planner.
+    pub fn policy(&self, allocator: Allocator) -> Policy {
+        Policy {
+            allocator,
+            pool: self.pool.clone(),
+            class: self.class.clone(),
+            requestable: self.requestable.clone(),
+        }
+    }
+
+    fn read(tenant: Tenant) -> Option<(TenantName, Self)> {
+        let name = TenantName::parse(tenant.metadata.name.as_ref()?).ok()?;
+        let annotations = tenant.metadata.annotations.unwrap_or_default();
+        let facts = Self {
+            uid: tenant.metadata.uid?,
+            suspended: tenant.spec.suspended,
+            release_held: annotations
+                .get(RELEASE_HELD)
+                .is_some_and(|value| value == "true"),
+            pool: tenant.spec.address_pool,
+            class: tenant.spec.load_balancer_class,
+            // The schema lets only CIDRs in; what got in otherwise opens nothing.
+            requestable: tenant
+                .spec
+                .requestable_ips
+                .iter()
+                .filter_map(|range| range.parse().ok())
+                .collect(),
+            status: tenant.status.unwrap_or_default(),
+        };
+        Some((name, facts))
+    }
+
+    /// Whether plans come out the same under both.
+    fn plans_like(&self, other: &Self) -> bool {
+        let without_status = |facts: &Self| Self {
+            status: TenantStatus::default(),
+            ..facts.clone()
+        };
+        without_status(self) == without_status(other)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    synced: bool,
+    tenants: BTreeMap<TenantName, Arc<TenantFacts>>,
+}
+
+/// All Tenant objects, as last seen.
+#[derive(Debug)]
+pub struct Directory {
+    known: watch::Sender<Known>,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            known: watch::Sender::new(Known::default()),
+        }
+    }
+}
+
+impl Directory {
+    /// One tenant, if it is admitted.
+    pub fn get(&self, tenant: &TenantName) -> Option<Arc<TenantFacts>> {
+        self.known.borrow().tenants.get(tenant).cloned()
+    }
+
+    /// All tenants.
+    pub fn all(&self) -> BTreeMap<TenantName, Arc<TenantFacts>> {
+        self.known.borrow().tenants.clone()
+    }
+
+    /// Resolves when all were seen once. Before that, an unknown tenant may only be one that was not seen yet.
+    pub async fn synced(&self) {
+        // The sender is ours, and lives as long as the borrow.
+        let _ = self.known.subscribe().wait_for(|known| known.synced).await;
+    }
+
+    /// Whether all were seen once.
+    pub fn is_synced(&self) -> bool {
+        self.known.borrow().synced
+    }
+
+    /// Resolves when anything has changed since the call.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut known = self.known.subscribe();
+        async move {
+            if known.changed().await.is_err() {
+                // The directory is gone, and nothing will ever change.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// A tenant is new or different. Returns it if its Services are to be planned again.
+    pub(super) fn reported(&self, tenant: Tenant) -> Option<TenantName> {
+        let (name, facts) = TenantFacts::read(tenant)?;
+        let mut replan = true;
+        self.known.send_if_modified(|known| {
+            let before = known.tenants.get(&name);
+            replan = !before.is_some_and(|before| before.plans_like(&facts));
+            let changed = before.is_none_or(|before| **before != facts);
+            if changed {
+                known.tenants.insert(name.clone(), Arc::new(facts));
+            }
+            changed
+        });
+        replan.then_some(name)
+    }
+
+    pub(super) fn reported_gone(&self, tenant: &Tenant) {
+        if let Some(name) = &tenant.metadata.name {
+            self.known
+                .send_if_modified(|known| known.tenants.remove(name.as_str()).is_some());
+        }
+    }
+
+    /// A complete list. Returns the tenants whose Services are to be planned again.
+    pub(super) fn listed(&self, tenants: Vec<Tenant>) -> Vec<TenantName> {
+        let names: HashSet<String> = tenants
+            .iter()
+            .filter_map(|tenant| tenant.metadata.name.clone())
+            .collect();
+        let replan = tenants
+            .into_iter()
+            .filter_map(|tenant| self.reported(tenant))
+            .collect();
+        self.known.send_modify(|known| {
+            known.synced = true;
+            known
+                .tenants
+                .retain(|name, _| names.contains(name.as_str()));
+        });
+        replan
+    }
+}
+
+impl Records for Directory {
+    fn statuses(&self) -> BTreeMap<TenantName, TenantStatus> {
+        let known = self.known.borrow();
+        let status =
+            |(name, facts): (&TenantName, &Arc<TenantFacts>)| (name.clone(), facts.status.clone());
+        known.tenants.iter().map(status).collect()
+    }
+
+    fn changed(&self) -> impl Future<Output = ()> + Send {
+        Directory::changed(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::TenantSpec;
+
+    fn tenant(name: &str, change: impl FnOnce(&mut Tenant)) -> Tenant {
+        let mut tenant = Tenant::new(name, TenantSpec::default());
+        tenant.metadata.uid = Some("u".into());
+        change(&mut tenant);
+        tenant
+    }
+
+    fn name(name: &str) -> TenantName {
+        TenantName::parse(name).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_list_replaces_and_tells_whom_to_plan_again() {
+        let directory = Directory::default();
+        assert!(!directory.is_synced());
+        let both = vec![tenant("a", |_| ()), tenant("b", |_| ())];
+        assert_eq!(directory.listed(both), [name("a"), name("b")]);
+        directory.synced().await;
+        let changed = directory.changed();
+        let suspended = tenant("b", |tenant| tenant.spec.suspended = true);
+        assert_eq!(directory.listed(vec![suspended]), [name("b")]);
+        changed.await;
+        assert!(directory.get(&name("a")).is_none());
+        assert!(directory.get(&name("b")).unwrap().suspended);
+    }
+
+    #[test]
+    fn a_written_status_is_no_reason_to_plan() {
+        let directory = Directory::default();
+        directory.listed(vec![tenant("a", |_| ())]);
+        let with_status = tenant("a", |tenant| {
+            tenant.status = Some(TenantStatus {
+                agent_version: Some("1".into()),
+                ..TenantStatus::default()
+            });
+        });
+        assert_eq!(directory.reported(with_status), None);
+        assert_eq!(
+            directory.statuses()[&name("a")].agent_version.as_deref(),
+            Some("1")
+        );
+        let released = tenant("a", |tenant| {
+            tenant.metadata.annotations = Some([(RELEASE_HELD.into(), "true".into())].into());
+        });
+        assert_eq!(directory.reported(released), Some(name("a")));
+    }
+}

@@ -1,0 +1,101 @@
+//! Whether a well-formed request can be granted: what the data path can carry, which node ports lead where they should,
+//! and which addresses the tenant may ask for. The first fault is told; others show when that one is mended.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use berth_common::{
+    model::{IpFamily, Protocol, Service},
+    wire::Refusal,
+};
+
+use super::{Policy, is_unicast, refuse};
+
+/// The lowest port that a tenant's node may be reached at.
+const LOWEST_NODE_PORT: u16 = 1_024;
+
+/// Ports at which a node serves itself: etcd, the API server, kubelet, kube-proxy, scheduler and controller manager. No
+/// Service is behind them, and a load balancer must be no way to them.
+const NODES_OWN_PORTS: [u16; 10] = [
+    2379, 2380, 6443, 10248, 10249, 10250, 10255, 10256, 10257, 10259,
+];
+
+/// Looks at what is asked for. `known` are the addresses that the load balancer already has.
+pub(super) fn admit(
+    service: &Service,
+    policy: &Policy,
+    known: &BTreeSet<IpAddr>,
+) -> Result<(), Refusal> {
+    for (index, port) in service.ports.iter().enumerate() {
+        let field = |name: &str| format!("spec.ports[{index}].{name}");
+        if port.protocol == Protocol::Sctp {
+            return Err(refuse(
+                field("protocol"),
+                "UnsupportedProtocol",
+                "SCTP is not carried: use TCP or UDP",
+            ));
+        }
+        match port.node_port {
+            None => {
+                return Err(refuse(
+                    field("nodePort"),
+                    "NodePortMissing",
+                    "the port has no node port, by which it would be reached: set spec.allocateLoadBalancerNodePorts to true",
+                ));
+            }
+            Some(number) if number < LOWEST_NODE_PORT || NODES_OWN_PORTS.contains(&number) => {
+                return Err(refuse(
+                    field("nodePort"),
+                    "NodePortOutOfRange",
+                    format!(
+                        "{number} is a port of the node's own: use one of the cluster's node-port range"
+                    ),
+                ));
+            }
+            Some(_) => {}
+        }
+    }
+    requested(service, policy, known)
+}
+
+fn requested(service: &Service, policy: &Policy, known: &BTreeSet<IpAddr>) -> Result<(), Refusal> {
+    const FIELD: &str = "spec.loadBalancerIP";
+    let asked: Vec<IpFamily> = service.requested_ips.iter().map(IpFamily::of).collect();
+    // An allocator takes a request for all of a Service's families or for the primary one.
+    let lacks = |family: &IpFamily| !asked.contains(family);
+    if !asked.is_empty()
+        && (service.families.first().is_some_and(lacks)
+            || service.require_dual_stack && service.families.iter().any(lacks)
+            || asked
+                .iter()
+                .any(|family| !service.families.contains(family)))
+    {
+        return Err(refuse(
+            FIELD,
+            "AddressOfWrongFamily",
+            "the addresses asked for are not of the Service's families: ask for one of its primary family, and with RequireDualStack for one of each",
+        ));
+    }
+    for ip in &service.requested_ips {
+        if !is_unicast(ip) || !policy.requestable.iter().any(|range| range.contains(ip)) {
+            return Err(refuse(
+                FIELD,
+                "AddressNotAllowed",
+                format!(
+                    "{ip} is not among the addresses that this cluster may ask for: leave it out, or ask the operator"
+                ),
+            ));
+        }
+        if !known.is_empty() && !known.contains(ip) {
+            let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+            return Err(refuse(
+                FIELD,
+                "AddressFixed",
+                format!(
+                    "the load balancer has {} and keeps it: for another address delete the Service and create it again",
+                    known.join(" and ")
+                ),
+            ));
+        }
+    }
+    Ok(())
+}

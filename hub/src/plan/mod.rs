@@ -1,0 +1,335 @@
+//! What to do about one Service of a tenant: the pure difference between what its tenant wants and what the management
+//! cluster has, under the operator's policy. It returns actions with their reasons, and the answer that the tenant is
+//! due; it knows neither client nor clock (time is a parameter), and remembers nothing between two calls.
+//!
+//! A plan's actions may all run at once. What has to wait for them is in the next plan, which whoever runs plans makes
+//! from what came of the first: the Service first, by itself, for the API server may reject it and every further
+//! object would then be in the way; then the record and the backends, while the allocator is already at work; then, with
+//! an address, pin and status. Planning what is already so gives no action at all.
+
+mod addresses;
+mod admit;
+mod answer;
+mod backends;
+mod brake;
+mod diff;
+mod present;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use berth_common::{
+    model::{Answer, Generation, Node, NodeName, Reason, Service},
+    wire::Refusal,
+};
+use ipnet::IpNet;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::{
+    api::LoadBalancerSpec,
+    objects::{
+        Id, Kind,
+        backend_slice::{ObservedSlice, Place, SliceShape},
+        record::{ObservedRecord, StatusShape},
+        service::{ObservedService, ServiceShape},
+    },
+};
+
+pub use backends::check_node;
+pub use brake::{brake, held_message};
+
+/// How long something may be absent from a verified snapshot before it counts as deleted.
+pub const ABSENCE_GRACE: Duration = Duration::from_secs(60);
+/// How long the allocator may do nothing for anybody before those who wait are told that it takes long. Saying so at once
+/// would cost writes on both sides for what is usually done in a tenth of a second.
+pub const PATIENCE: Duration = Duration::from_secs(2);
+/// After this, who waits is told also while the allocator is busy with others: MetalLB serves a thousand in less.
+pub const PATIENCE_AT_MOST: Duration = Duration::from_secs(60);
+/// How long a rejection of the API server's stands before the same request is tried again.
+pub const REJECTION_STANDS: Duration = Duration::from_secs(60);
+
+/// The addresses of all nodes of a tenant, shared by the plans of all its Services.
+pub type Nodes = BTreeMap<NodeName, Node>;
+
+/// What a tenant wants of one key.
+#[derive(Clone, Debug)]
+pub enum Want {
+    /// The tenant has this Service.
+    Present {
+        /// Its version.
+        generation: Generation,
+        /// The Service.
+        service: Arc<Service>,
+        /// The tenant's nodes.
+        nodes: Arc<Nodes>,
+    },
+    /// The tenant said that the Service is gone.
+    Deleted,
+    /// A verified snapshot did not have it.
+    Absent {
+        /// Since when.
+        since: Instant,
+        /// The brake holds the tenant's deletions ([`brake`]).
+        held: bool,
+    },
+    /// Nobody knows: the tenant has not synced with this process. Nothing is done.
+    Unknown,
+}
+
+/// Who gives addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocator {
+    /// MetalLB: can be told which addresses and which pool.
+    MetalLb,
+    /// Some other controller, of which nothing is known: its choice is followed.
+    Other,
+}
+
+/// What the operator lets a tenant have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Who gives addresses.
+    pub allocator: Allocator,
+    /// The pool of new load balancers.
+    pub pool: Option<String>,
+    /// The class of new management Services.
+    pub class: Option<String>,
+    /// What the tenant may ask addresses out of.
+    pub requestable: Vec<IpNet>,
+}
+
+/// An object as the API server last showed it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen<T> {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.resourceVersion`, by which the newer of two is known.
+    pub version: u64,
+    /// Deleted, and waiting for somebody's finalizer.
+    pub deleting: bool,
+    /// When this process first saw this object.
+    pub since: Instant,
+    /// What the planner wants to know of it.
+    pub object: T,
+}
+
+/// The API server would not have what was planned for a version of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejection {
+    /// The version that was planned for.
+    pub generation: Generation,
+    /// The field at fault in the tenant's Service, as far as it is known.
+    pub field: String,
+    /// What the API server said.
+    pub why: Reason,
+    /// When it may be tried again.
+    pub until: Instant,
+}
+
+/// What the management cluster has for one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// The LoadBalancer.
+    pub record: Option<Arc<Seen<ObservedRecord>>>,
+    /// The Service.
+    pub service: Option<Arc<Seen<ObservedService>>>,
+    /// The EndpointSlices.
+    pub slices: BTreeMap<Place, Arc<Seen<ObservedSlice>>>,
+    /// The last rejection, of whatever version.
+    pub rejection: Option<Arc<Rejection>>,
+    /// Why the allocator gives no address, in its own words.
+    pub allocator_says: Option<Arc<str>>,
+    /// When the allocator last gave anybody an address: while it does, waiting is no news.
+    pub allocator_gave: Option<Instant>,
+}
+
+impl Observed {
+    /// Whether no object is there, deleting ones included.
+    pub fn is_empty(&self) -> bool {
+        self.record.is_none() && self.service.is_none() && self.slices.is_empty()
+    }
+}
+
+/// The present moment, twice: for measuring, and for telling people.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Monotonic.
+    pub instant: Instant,
+    /// Wall clock.
+    pub wall: Timestamp,
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Action {
+    /// What to write.
+    pub write: Write,
+    /// Why, for the log.
+    pub reason: &'static str,
+}
+
+/// What to write. Where an object is to be changed or deleted, `uid` is the one that was observed; without one it is to be
+/// created.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Write {
+    /// Create or change the Service.
+    Service {
+        /// The observed Service.
+        uid: Option<String>,
+        /// What it is to be.
+        shape: ServiceShape,
+    },
+    /// Take away from the Service what others put into it.
+    StripService {
+        /// The observed Service.
+        uid: String,
+        /// What is to be left.
+        shape: ServiceShape,
+    },
+    /// Create or change a slice.
+    Slice {
+        /// The observed slice.
+        uid: Option<String>,
+        /// Which.
+        place: Place,
+        /// What it is to be.
+        shape: SliceShape,
+    },
+    /// Create or change the record.
+    Record {
+        /// The observed record.
+        uid: Option<String>,
+        /// What it is to say.
+        spec: Box<LoadBalancerSpec>,
+    },
+    /// Write the record's status.
+    Status {
+        /// What it is to say.
+        shape: Box<StatusShape>,
+        /// When.
+        now: Timestamp,
+    },
+    /// Delete an object.
+    Delete {
+        /// Of which kind.
+        kind: Kind,
+        /// For a slice: which.
+        place: Option<Place>,
+        /// The observed object.
+        uid: String,
+    },
+}
+
+/// What to do, and what to say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// To be written, in any order.
+    pub actions: Vec<Action>,
+    /// To be told to the tenant now, also while actions are still running. None: there is nothing to say yet.
+    pub answer: Option<Answer>,
+    /// What is not wanted is not there (any more): finalizers may go.
+    pub gone: bool,
+    /// Plan again at this time, even if nothing happens.
+    pub revisit: Option<Instant>,
+}
+
+impl Plan {
+    fn act(&mut self, reason: &'static str, write: Write) {
+        self.actions.push(Action { write, reason });
+    }
+
+    fn revisit_at(&mut self, at: Instant) {
+        self.revisit = Some(self.revisit.map_or(at, |earlier| earlier.min(at)));
+    }
+}
+
+/// Plans for one key.
+pub fn plan(id: &Id, want: &Want, observed: &Observed, policy: &Policy, now: Now) -> Plan {
+    match want {
+        Want::Present {
+            generation,
+            service,
+            nodes,
+        } => present::plan(id, *generation, service, nodes, observed, policy, now),
+        Want::Deleted => deleted(observed),
+        Want::Absent { since, held } => absent(*since, *held, observed, now.instant),
+        Want::Unknown => Plan::default(),
+    }
+}
+
+fn deleted(observed: &Observed) -> Plan {
+    let mut plan = Plan {
+        gone: observed.is_empty(),
+        ..Plan::default()
+    };
+    delete_all(&mut plan, observed, "the tenant deleted the Service");
+    plan
+}
+
+fn absent(since: Instant, held: bool, observed: &Observed, now: Instant) -> Plan {
+    let mut plan = Plan {
+        gone: observed.is_empty(),
+        ..Plan::default()
+    };
+    let due = since + ABSENCE_GRACE;
+    if plan.gone {
+        return plan;
+    }
+    if held {
+        // Nothing tells this key when others have come back and the brake is off: it looks again by itself.
+        plan.revisit_at(now + ABSENCE_GRACE);
+    } else if now < due {
+        plan.revisit_at(due);
+    } else {
+        delete_all(
+            &mut plan,
+            observed,
+            "the tenant's cluster has had no such Service for 60 s",
+        );
+    }
+    plan
+}
+
+fn delete_all(plan: &mut Plan, observed: &Observed, reason: &'static str) {
+    let mut delete = |kind, place, uid: &str, deleting: bool| {
+        if !deleting {
+            let uid = uid.to_owned();
+            plan.act(reason, Write::Delete { kind, place, uid });
+        }
+    };
+    for (place, slice) in &observed.slices {
+        delete(
+            Kind::EndpointSlice,
+            Some(*place),
+            &slice.uid,
+            slice.deleting,
+        );
+    }
+    if let Some(service) = &observed.service {
+        delete(Kind::Service, None, &service.uid, service.deleting);
+    }
+    if let Some(record) = &observed.record {
+        delete(Kind::LoadBalancer, None, &record.uid, record.deleting);
+    }
+}
+
+/// A refusal of the planner's own.
+fn refuse(field: impl Into<String>, reason: &'static str, message: impl Into<String>) -> Refusal {
+    Refusal {
+        field: field.into(),
+        reason,
+        message: message.into(),
+    }
+}
+
+/// Whether an address is one that machines have, and may stand in a Service's status at all.
+fn is_unicast(ip: &IpAddr) -> bool {
+    backends::denied(ip).is_none()
+}

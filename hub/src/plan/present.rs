@@ -1,0 +1,175 @@
+//! The plan for a Service that its tenant has. A version that is refused changes nothing: the one on record, accepted
+//! earlier, is planned for instead, so that it stays alive while nodes come and go.
+
+use std::borrow::Cow;
+
+use berth_common::model::{Answer, Generation, Ingress, Outcome, Reason, Service};
+
+use super::{
+    Nodes, Now, Observed, Plan, Policy, Write, addresses,
+    admit::admit,
+    answer, backends, diff,
+    state::{self, State},
+};
+use crate::objects::{Id, Kind, record};
+
+/// A refusal, by the planner or by the API server.
+struct Fault {
+    field: String,
+    why: Reason,
+}
+
+impl From<Fault> for Outcome {
+    fn from(fault: Fault) -> Self {
+        Self::Refused {
+            field: fault.field,
+            why: fault.why,
+        }
+    }
+}
+
+pub(super) fn plan(
+    id: &Id,
+    generation: Generation,
+    wanted: &Service,
+    nodes: &Nodes,
+    observed: &Observed,
+    policy: &Policy,
+    now: Now,
+) -> Plan {
+    let mut plan = Plan::default();
+    let fault = fault(&mut plan, generation, wanted, observed, policy, now);
+    let effective = effective(wanted, fault.is_some(), observed);
+    let service = effective.as_deref().unwrap_or(wanted);
+    let known = addresses::known(service, policy, observed);
+    let say = |outcome| {
+        Some(Answer {
+            generation,
+            outcome,
+            ingress: relayed(&known, observed),
+        })
+    };
+
+    let rejected = fault.is_some() && observed.rejection.is_some();
+    if effective.is_none() || observed.service.is_none() && rejected {
+        // Refused, and nothing was ever accepted, or something that is not ours is in its place.
+        plan.answer = fault.map(Outcome::from).and_then(say);
+        if observed.service.is_none() {
+            diff::clear_slices(&mut plan, observed);
+        }
+        return plan;
+    }
+    let has_nodes = backends::any(nodes, &service.families);
+    let shape = addresses::shape(service, policy, &known, observed);
+    let Some(seen) = &observed.service else {
+        if !has_nodes && observed.is_empty() {
+            plan.answer = say(Outcome::Pending(state::no_node_addresses(service)));
+        } else {
+            plan.act(
+                "the Service does not exist",
+                Write::Service { uid: None, shape },
+            );
+        }
+        return plan;
+    };
+    if seen.deleting {
+        // It is made anew as soon as it is gone: that is an event.
+        let outcome = fault.map_or_else(|| Outcome::Pending(state::being_deleted()), Outcome::from);
+        plan.answer = say(outcome);
+        return plan;
+    }
+    if shape.primary != seen.object.shape.primary {
+        let write = Write::Delete {
+            kind: Kind::Service,
+            place: None,
+            uid: seen.uid.clone(),
+        };
+        plan.act(
+            "the primary IP family changes, which takes a new Service",
+            write,
+        );
+        return plan;
+    }
+
+    if !diff::service(&mut plan, seen, &shape) {
+        return plan;
+    }
+    let slices_ready = diff::slices(&mut plan, service, nodes, observed);
+    let record_ready = match &fault {
+        None => diff::record(&mut plan, id, generation, service, observed),
+        Some(_) => true,
+    };
+    let state = state::of(service, &shape, seen, has_nodes, observed, now);
+    let serving = state == State::Serving;
+    let outcome = match (fault, state) {
+        (Some(fault), _) => fault.into(),
+        (None, State::Impossible(ip)) => state::impossible_address(&ip),
+        // What is being written right now decides what there is to say; the next plan says it.
+        (None, _) if !slices_ready || !record_ready => return plan,
+        (None, State::Serving) => Outcome::Programmed,
+        (None, State::Waiting(why)) => Outcome::Pending(why),
+        (None, State::Early(due)) => {
+            plan.revisit_at(due);
+            return plan;
+        }
+    };
+    if let Some(record) = observed.record.as_ref().filter(|seen| !seen.deleting) {
+        let status = answer::status(&outcome, &known, serving, &record.object);
+        diff::status(&mut plan, status, &record.object, now);
+    }
+    plan.answer = say(outcome);
+    plan
+}
+
+/// Why the wanted version is not to be had: the planner's own reasons, or the API server's of a little while ago.
+fn fault(
+    plan: &mut Plan,
+    generation: Generation,
+    wanted: &Service,
+    observed: &Observed,
+    policy: &Policy,
+    now: Now,
+) -> Option<Fault> {
+    let known = addresses::ips(&addresses::known(wanted, policy, observed));
+    if let Err(refusal) = admit(wanted, policy, &known) {
+        return Some(Fault {
+            field: refusal.field,
+            why: Reason::new(refusal.reason, refusal.message),
+        });
+    }
+    let rejection = observed.rejection.as_ref()?;
+    if rejection.generation != generation || rejection.until <= now.instant {
+        return None;
+    }
+    plan.revisit_at(rejection.until);
+    Some(Fault {
+        field: rejection.field.clone(),
+        why: rejection.why.clone(),
+    })
+}
+
+/// The version to plan for: the wanted one, or where that is refused the one on record. Where the endpoints are is always
+/// taken from the wanted one, for that is not what is refused.
+fn effective<'a>(
+    wanted: &'a Service,
+    refused: bool,
+    observed: &Observed,
+) -> Option<Cow<'a, Service>> {
+    if !refused {
+        return Some(Cow::Borrowed(wanted));
+    }
+    let record = observed.record.as_ref()?;
+    let service = record::service(&record.object.spec, wanted.local_nodes.clone())?;
+    Some(Cow::Owned(service))
+}
+
+/// What the tenant is told: of what the allocator gives, that which belongs to the load balancer.
+fn relayed(known: &[Ingress], observed: &Observed) -> Vec<Ingress> {
+    observed
+        .service
+        .iter()
+        .flat_map(|seen| &seen.object.ingress)
+        .filter(|given| known.contains(given))
+        .cloned()
+        .collect()
+}

@@ -1,0 +1,122 @@
+//! How far a load balancer has come, and the sentences that tell people.
+
+use std::{net::IpAddr, time::Instant};
+
+use berth_common::model::{IpFamily, Outcome, Reason, Service};
+
+use super::{Now, Observed, PATIENCE, PATIENCE_AT_MOST, Seen, addresses::ips, is_unicast};
+use crate::objects::service::{ObservedService, ServiceShape};
+
+/// How far it has come.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It has its addresses and backends.
+    Serving,
+    /// The allocator gave something that can be no address of this Service.
+    Impossible(String),
+    /// Nothing yet, which is no wonder before this time.
+    Early(Instant),
+    /// Something is missing, and people should know.
+    Waiting(Reason),
+}
+
+pub(super) fn of(
+    service: &Service,
+    desired: &ServiceShape,
+    seen: &Seen<ObservedService>,
+    has_nodes: bool,
+    observed: &Observed,
+    now: Now,
+) -> State {
+    let ingress = &seen.object.ingress;
+    if ingress.is_empty() {
+        return match &observed.allocator_says {
+            Some(words) => State::Waiting(Reason::new("AllocationFailed", words.as_ref())),
+            None => patience(desired, seen, observed, now),
+        };
+    }
+    let given = ips(ingress);
+    let odd = |ip: &&IpAddr| !service.families.contains(&IpFamily::of(ip)) || !is_unicast(ip);
+    if let Some(ip) = given.iter().find(odd) {
+        return State::Impossible(ip.to_string());
+    }
+    if !desired.steering.pin.is_empty() && given != desired.steering.pin {
+        // It was told, and will give the right ones.
+        return patience(desired, seen, observed, now);
+    }
+    if !has_nodes {
+        return State::Waiting(no_node_addresses(service));
+    }
+    State::Serving
+}
+
+fn patience(
+    desired: &ServiceShape,
+    seen: &Seen<ObservedService>,
+    observed: &Observed,
+    now: Now,
+) -> State {
+    let quiet_since = observed
+        .allocator_gave
+        .map_or(seen.since, |gave| gave.max(seen.since));
+    let due = (quiet_since + PATIENCE).min(seen.since + PATIENCE_AT_MOST);
+    if now.instant < due {
+        State::Early(due)
+    } else {
+        State::Waiting(awaiting_address(desired))
+    }
+}
+
+pub(super) fn no_node_addresses(service: &Service) -> Reason {
+    let families: Vec<&str> = service
+        .families
+        .iter()
+        .map(|family| family.as_str())
+        .collect();
+    Reason::new(
+        "NoNodeAddresses",
+        format!(
+            "no node of the cluster has an {} address that traffic could be sent to: look at the nodes' addresses, their \
+             exclude-from-external-load-balancers labels and the agent's nodeAddressType",
+            families.join(" or ")
+        ),
+    )
+}
+
+pub(super) fn being_deleted() -> Reason {
+    Reason::new(
+        "BeingDeleted",
+        "the load balancer of this name is still being deleted; it is made anew right after",
+    )
+}
+
+fn awaiting_address(desired: &ServiceShape) -> Reason {
+    let pin: Vec<String> = desired
+        .steering
+        .pin
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let message = if pin.is_empty() {
+        "the management cluster's allocator has given no address yet".to_owned()
+    } else {
+        format!(
+            "the management cluster's allocator does not give {}, which belongs to this load balancer and is not exchanged \
+             for another",
+            pin.join(" and ")
+        )
+    };
+    Reason::new("AwaitingAddress", message)
+}
+
+pub(super) fn impossible_address(ip: &str) -> Outcome {
+    Outcome::Refused {
+        field: "status.loadBalancer".into(),
+        why: Reason::new(
+            "Internal",
+            format!(
+                "the management cluster's allocator gave {ip}, which can be no address of this Service: tell its operator"
+            ),
+        ),
+    }
+}

@@ -1,0 +1,229 @@
+//! Random histories: whatever happens, and in whatever order, once it stops the plan comes to rest, and what must never
+//! happen has not.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Something that happens between two rounds of planning.
+#[derive(Clone, Debug)]
+enum Event {
+    Wants(Service),
+    Nodes(u8),
+    Deletes,
+    GoesAbsent,
+    LosesSync,
+    Waits(u64),
+    Allocates(u8),
+    AllocatorForgets,
+    Drifts(u8),
+    VanishesService,
+    VanishesSlices,
+    VanishesRecord,
+}
+
+fn services() -> impl Strategy<Value = Service> {
+    let port = (
+        0_u8..4,
+        1_u16..4,
+        prop::option::weighted(0.9, 31_000_u16..31_003),
+        0_u8..12,
+    );
+    let ports = prop::collection::btree_map((1_u16..4, any::<bool>()), port, 1..3);
+    (ports, 0_u8..8, prop::option::of(1_u32..3), any::<bool>()).prop_map(
+        |(ports, families, affinity_seconds, local)| {
+            let ports = ports.into_iter().enumerate().map(
+                |(index, ((number, udp), (_, _, node_port, odd)))| Port {
+                    name: format!("p{index}"),
+                    protocol: match (odd, udp) {
+                        (0, _) => Protocol::Sctp,
+                        (_, true) => Protocol::Udp,
+                        (_, false) => Protocol::Tcp,
+                    },
+                    port: number,
+                    node_port,
+                    app_protocol: None,
+                },
+            );
+            let (families, require_dual_stack) = match families {
+                0 => (vec![IpFamily::V6], false),
+                1 => (vec![IpFamily::V4, IpFamily::V6], false),
+                2 => (vec![IpFamily::V4, IpFamily::V6], true),
+                _ => (vec![IpFamily::V4], false),
+            };
+            Service {
+                ports: ports.collect(),
+                families,
+                require_dual_stack,
+                affinity_seconds,
+                traffic_policy: if local {
+                    TrafficPolicy::Local
+                } else {
+                    TrafficPolicy::Cluster
+                },
+                local_nodes: BTreeSet::from([NodeName("n1".into())]),
+                ..service()
+            }
+        },
+    )
+}
+
+fn events() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        4 => services().prop_map(Event::Wants),
+        2 => (0_u8..4).prop_map(Event::Nodes),
+        1 => Just(Event::Deletes),
+        1 => Just(Event::GoesAbsent),
+        1 => Just(Event::LosesSync),
+        2 => (0_u64..90).prop_map(Event::Waits),
+        4 => (200_u8..250).prop_map(Event::Allocates),
+        1 => Just(Event::AllocatorForgets),
+        2 => (0_u8..4).prop_map(Event::Drifts),
+        1 => Just(Event::VanishesService),
+        1 => Just(Event::VanishesSlices),
+        1 => Just(Event::VanishesRecord),
+    ]
+}
+
+fn node_list(count: u8) -> Arc<Nodes> {
+    let node = |n: u8| {
+        let addresses = [format!("10.10.2.{n}"), format!("2001:db8::{n}")];
+        let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+        (NodeName(format!("n{n}")), Node { addresses })
+    };
+    Arc::new((1..=count).map(node).collect())
+}
+
+/// What the tenant has come to want, and what it wanted first of a life of the load balancer.
+struct World {
+    model: Model,
+    want: Want,
+    generation: u64,
+    nodes: Arc<Nodes>,
+}
+
+impl World {
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Wants(service) => {
+                self.generation += 1;
+                self.want = want(self.generation, service, self.nodes.clone());
+            }
+            Event::Nodes(count) => {
+                self.nodes = node_list(count);
+                if let Want::Present { nodes, .. } = &mut self.want {
+                    *nodes = self.nodes.clone();
+                }
+            }
+            Event::Deletes => self.want = Want::Deleted,
+            Event::GoesAbsent => {
+                self.want = Want::Absent {
+                    since: self.model.now.instant,
+                    held: false,
+                };
+            }
+            Event::LosesSync => self.want = Want::Unknown,
+            Event::Waits(seconds) => self.model.now.instant += Duration::from_secs(seconds),
+            Event::Allocates(lowest) => self.model.allocate(lowest),
+            Event::AllocatorForgets => self.model.change_service(|service| service.ingress.clear()),
+            Event::Drifts(0) => self.model.change_service(|service| service.sound = false),
+            Event::Drifts(1) => self
+                .model
+                .change_service(|service| service.foreign_fields = true),
+            Event::Drifts(2) => self
+                .model
+                .change_service(|service| service.shape.steering.pin.clear()),
+            Event::Drifts(_) => self
+                .model
+                .change_service(|service| service.shape.ports.clear()),
+            Event::VanishesService => self.model.observed.service = None,
+            Event::VanishesSlices => self.model.observed.slices.clear(),
+            Event::VanishesRecord => self.model.observed.record = None,
+        }
+    }
+
+    /// Whether the tenant or an operator's time limit has said that it may go.
+    fn may_delete(&self) -> bool {
+        match &self.want {
+            Want::Deleted => true,
+            Want::Absent { since, .. } => self.model.now.instant >= *since + ABSENCE_GRACE,
+            Want::Present { .. } | Want::Unknown => false,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(800))]
+
+    #[test]
+    fn every_history_comes_to_rest_and_deletes_only_what_was_to_go(history in prop::collection::vec(events(), 1..25)) {
+        let mut world = World {
+            model: Model::new(id(), policy()),
+            want: Want::Unknown,
+            generation: 0,
+            nodes: node_list(2),
+        };
+        for event in history {
+            let before = world.model.writes.len();
+            world.happen(event);
+            world.model.settle(&world.want);
+            prop_assert_eq!(world.model.plan(&world.want).actions, vec![], "rest");
+            for action in &world.model.writes[before..] {
+                let Write::Delete { kind, .. } = &action.write else { continue };
+                let renewed = *kind == Kind::Service && action.reason.starts_with("the primary IP family");
+                prop_assert!(world.may_delete() || renewed || *kind == Kind::EndpointSlice, "{action:?}");
+            }
+            if matches!(world.want, Want::Unknown) {
+                prop_assert_eq!(world.model.writes.len(), before, "unknown means hands off");
+            }
+        }
+        // However it went: what is wanted now is had as soon as the allocator has done its work, and nothing of what is
+        // not wanted is left.
+        world.happen(Event::Waits(90));
+        world.model.settle(&world.want);
+        world.model.allocate(200);
+        world.model.settle(&world.want);
+        match &world.want {
+            Want::Present { generation, .. } => {
+                let answer = world.model.answer.clone().expect("an answer");
+                prop_assert_eq!(answer.generation, *generation);
+            }
+            Want::Deleted | Want::Absent { .. } => prop_assert!(world.model.gone),
+            Want::Unknown => {}
+        }
+    }
+
+    /// DESIGN.md's first invariant: as long as the tenant has the Service in the same family, and somebody remembers the
+    /// address, it stays.
+    #[test]
+    fn a_known_address_stays(history in prop::collection::vec(events(), 1..25)) {
+        let (mut model, first) = served();
+        let known = model.ingress();
+        model.now.instant += PATIENCE;
+        let mut world = World { model, want: first, generation: 1, nodes: two_nodes() };
+        for event in history {
+            let breaks_identity = match &event {
+                Event::Wants(service) => service.families != [IpFamily::V4],
+                Event::Deletes | Event::GoesAbsent | Event::VanishesRecord => true,
+                _ => false,
+            };
+            if breaks_identity {
+                continue;
+            }
+            world.happen(event);
+            world.model.settle(&world.want);
+            let answered = &world.model.answer.as_ref().unwrap().ingress;
+            prop_assert!(answered.is_empty() || *answered == known, "{answered:?}");
+        }
+        // Whatever drift the hub did not see or had no right to mend: with the tenant back, the address is.
+        world.happen(Event::Wants(service()));
+        world.happen(Event::Nodes(2));
+        for _ in 0..2 {
+            world.model.settle(&world.want);
+            world.model.allocate(250);
+        }
+        world.model.settle(&world.want);
+        prop_assert_eq!(world.model.ingress(), known);
+        prop_assert_eq!(outcome(&world.model), &Outcome::Programmed);
+    }
+}

@@ -1,0 +1,90 @@
+//! The gRPC server: which services there are, who may call which, and the limits of HTTP/2. Every connection that gets here
+//! has passed the TLS handshake; what its certificate allows is decided per service.
+
+use std::time::Duration;
+
+use berth_common::{identity::Identity, session::MESSAGE_BYTES};
+use berth_wire::v1::agent_service_server::AgentServiceServer;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
+use tonic_health::pb::health_server::{Health, HealthServer};
+
+use crate::{
+    listen::{Incoming, Peer},
+    session::Sessions,
+};
+
+/// The name under which `grpc.health.v1` answers for the sessions' service, besides the empty one.
+pub const SERVICE: &str = "berth.v1.AgentService";
+
+/// Why the server could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The descriptor set in this binary is broken.
+    #[error("the embedded descriptor set cannot be read")]
+    Descriptors(#[from] tonic_reflection::server::Error),
+    /// The transport failed.
+    #[error("the gRPC server failed")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Serves until `stop` is cancelled and every connection has ended.
+///
+/// # Errors
+/// [`ServeError`]; a single connection's failure is none.
+pub async fn serve<H: Health>(
+    incoming: Incoming,
+    sessions: Sessions,
+    health: HealthServer<H>,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(berth_wire::DESCRIPTORS)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()?;
+    // PITFALLS 2: what is not set here reaches hyper as no limit at all. No maximum age (PITFALLS 1).
+    Server::builder()
+        .max_concurrent_streams(8)
+        .http2_max_local_error_reset_streams(Some(64))
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_max_header_list_size(16 * 1024)
+        .http2_keepalive_interval(Some(Duration::from_secs(20)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .initial_stream_window_size(256 * 1024)
+        .initial_connection_window_size(512 * 1024)
+        .add_service(AgentServiceServer::new(sessions).max_decoding_message_size(MESSAGE_BYTES))
+        .add_service(InterceptedService::new(health, anyone))
+        .add_service(InterceptedService::new(reflection, admins))
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+/// Health is for everyone whom the hub knows by name.
+fn anyone(request: Request<()>) -> Result<Request<()>, Status> {
+    identity(&request)?;
+    Ok(request)
+}
+
+/// Reflection tells what there is to call: the operator's business.
+fn admins(request: Request<()>) -> Result<Request<()>, Status> {
+    match identity(&request)? {
+        Identity::Admin(_) => Ok(request),
+        other => Err(Status::permission_denied(format!(
+            "{other} is no admin: reflection needs a certificate made with `berth-hub cert issue --admin NAME`"
+        ))),
+    }
+}
+
+fn identity(request: &Request<()>) -> Result<Identity, Status> {
+    let peer = request
+        .extensions()
+        .get::<Peer>()
+        .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
+    match &peer.identity {
+        Ok(certificate) => Ok(certificate.identity.clone()),
+        Err(error) => Err(Status::unauthenticated(format!(
+            "the client certificate names nobody: {error}"
+        ))),
+    }
+}

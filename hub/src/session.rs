@@ -1,0 +1,280 @@
+//! The shell of a session: moves messages between a tonic stream and the tenant's [`Seat`], which decides everything. One
+//! task reads, another writes; neither ever waits for the other, and whatever ends one ends both and frees the seat.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use berth_common::{
+    identity::{Identity, TenantName},
+    session::{ProtocolError, REASON_TRAILER, TENANT_UNKNOWN},
+};
+use berth_wire::v1::{self, agent_service_server::AgentService};
+use futures::Stream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{Instrument as _, info, info_span, warn};
+
+use crate::{
+    listen::Peer,
+    metrics::SessionMetrics,
+    tenants::{Ending, Heard, Next, Refused, Rejected, Seat, Tenants},
+};
+
+/// A message that has not left after this long means that the peer reads no more (PITFALLS 17).
+const STALL: Duration = Duration::from_secs(15);
+
+/// Messages on their way between the writer and the transport. State waits in the seat's slots, not here.
+const IN_FLIGHT: usize = 4;
+
+/// `berth.v1.AgentService`.
+#[derive(Clone)]
+pub struct Sessions {
+    tenants: Arc<Tenants>,
+    metrics: SessionMetrics,
+    stop: CancellationToken,
+}
+
+impl Sessions {
+    /// Sessions of these tenants. When `stop` is cancelled every stream ends with UNAVAILABLE.
+    pub fn new(tenants: Arc<Tenants>, metrics: SessionMetrics, stop: CancellationToken) -> Self {
+        Self {
+            tenants,
+            metrics,
+            stop,
+        }
+    }
+
+    fn refused(&self, peer: &Peer, label: &'static str, status: Status) -> Status {
+        self.metrics.refused(label);
+        let identity = peer.identity.as_ref().ok().map(|p| p.identity.to_string());
+        warn!(remote = %peer.remote, identity, reason = label, "session refused: {}", status.message());
+        status
+    }
+}
+
+type Messages = Pin<Box<dyn Stream<Item = Result<v1::HubMessage, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl AgentService for Sessions {
+    type SyncStream = Messages;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<v1::AgentMessage>>,
+    ) -> Result<Response<Messages>, Status> {
+        let peer = request
+            .extensions()
+            .get::<Peer>()
+            .cloned()
+            .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
+        let (tenant, expires) = match tenant_of(&peer) {
+            Ok(known) => known,
+            Err((label, status)) => return Err(self.refused(&peer, label, status)),
+        };
+        let seat = self
+            .tenants
+            .open(&tenant, Instant::now())
+            .map_err(|refused| self.refused(&peer, refused.label(), status_of_refused(&refused)))?;
+        let span = info_span!("session", %tenant, session = seat.number());
+        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        let shell = Shell {
+            seat: Arc::new(seat),
+            metrics: self.metrics.clone(),
+            remote: peer.remote.to_string(),
+            expires,
+        };
+        let stop = self.stop.clone();
+        tokio::spawn(
+            shell
+                .run(request.into_inner(), sender, stop)
+                .instrument(span),
+        );
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+}
+
+/// The tenant that a certificate names, and until when.
+fn tenant_of(peer: &Peer) -> Result<(TenantName, SystemTime), (&'static str, Status)> {
+    match &peer.identity {
+        Err(error) => Err((
+            "bad_identity",
+            Status::unauthenticated(format!("the client certificate names nobody: {error}")),
+        )),
+        Ok(certificate) => match &certificate.identity {
+            Identity::Tenant(name) => Ok((name.clone(), certificate.not_after)),
+            other => Err((
+                "not_a_tenant",
+                Status::permission_denied(format!(
+                    "{other} is no tenant: only agents open sessions"
+                )),
+            )),
+        },
+    }
+}
+
+fn status_of_refused(refused: &Refused) -> Status {
+    let message = refused.to_string();
+    match refused {
+        Refused::Unknown(_) => {
+            let mut status = Status::permission_denied(message);
+            let word = tonic::metadata::MetadataValue::from_static(TENANT_UNKNOWN);
+            status.metadata_mut().insert(REASON_TRAILER, word);
+            status
+        }
+        Refused::Suspended(_) => Status::permission_denied(message),
+        Refused::OtherCluster { .. } => Status::failed_precondition(message),
+    }
+}
+
+fn status_of_protocol(error: &ProtocolError) -> Status {
+    let message = error.to_string();
+    match error {
+        ProtocolError::OutOfTurn(_) | ProtocolError::Version { .. } => {
+            Status::failed_precondition(message)
+        }
+        ProtocolError::Unreadable | ProtocolError::Invalid(_) => Status::invalid_argument(message),
+        ProtocolError::TooMuch(_) => Status::resource_exhausted(message),
+        ProtocolError::Silent => Status::deadline_exceeded(message),
+    }
+}
+
+fn status_of_ending(ending: &Ending) -> Status {
+    match ending {
+        Ending::Fenced => Status::aborted("a newer session of this tenant took over"),
+        Ending::Refused(refused) => status_of_refused(refused),
+        Ending::Protocol(error) => status_of_protocol(error),
+    }
+}
+
+/// One session's two tasks.
+struct Shell {
+    seat: Arc<Seat>,
+    metrics: SessionMetrics,
+    remote: String,
+    expires: SystemTime,
+}
+
+impl Shell {
+    async fn run(
+        self,
+        messages: Streaming<v1::AgentMessage>,
+        sender: mpsc::Sender<Result<v1::HubMessage, Status>>,
+        stop: CancellationToken,
+    ) {
+        let _live = self.metrics.live();
+        let expired = self
+            .expires
+            .duration_since(SystemTime::now())
+            .unwrap_or_default();
+        let ended = tokio::select! {
+            ended = self.read(messages) => ended,
+            ended = self.write(&sender) => ended,
+            () = sender.closed() => Err(None),
+            () = stop.cancelled() => Err(Some(Status::unavailable("this hub is leaving; come back"))),
+            () = tokio::time::sleep(expired) => {
+                Err(Some(Status::unauthenticated("the client certificate has expired")))
+            }
+        };
+        match ended {
+            Ok(()) => info!(remote = %self.remote, "the agent ended the session"),
+            Err(None) => info!(remote = %self.remote, "the connection was lost"),
+            Err(Some(status)) => {
+                info!(remote = %self.remote, code = ?status.code(), "session ended: {}", status.message());
+                self.metrics.ended(status.code());
+                // A peer that reads no more does not get to hold this task: the seat must become free.
+                let _ = tokio::time::timeout(STALL, sender.send(Err(status))).await;
+            }
+        }
+    }
+
+    async fn read(&self, mut messages: Streaming<v1::AgentMessage>) -> Result<(), Option<Status>> {
+        loop {
+            let message = match messages.message().await {
+                Ok(Some(message)) => message,
+                Ok(None) => return Ok(()),
+                Err(status) => return Err(unreadable(status)),
+            };
+            match self.seat.receive(message, Instant::now()) {
+                Ok(heard) => self.log(heard),
+                Err(rejected) => {
+                    let (label, status) = match &rejected {
+                        Rejected::Fenced(_) => ("fenced", status_of_ending(&Ending::Fenced)),
+                        Rejected::Refused(refused) => (refused.label(), status_of_refused(refused)),
+                        Rejected::Protocol(error) => ("protocol", status_of_protocol(error)),
+                    };
+                    self.metrics.refused(label);
+                    return Err(Some(status));
+                }
+            }
+        }
+    }
+
+    async fn write(
+        &self,
+        sender: &mpsc::Sender<Result<v1::HubMessage, Status>>,
+    ) -> Result<(), Option<Status>> {
+        loop {
+            match self.seat.next(Instant::now()) {
+                Next::End(ending) => return Err(Some(status_of_ending(&ending))),
+                Next::Wait(until) => tokio::select! {
+                    () = self.seat.woken() => {}
+                    () = tokio::time::sleep_until(until.into()) => {}
+                },
+                Next::Message(message) => {
+                    match tokio::time::timeout(STALL, sender.send(Ok(*message))).await {
+                        Ok(Ok(())) => {}
+                        Ok(Err(_)) => return Err(None),
+                        Err(_) => {
+                            return Err(Some(Status::deadline_exceeded(
+                                "the agent has not read for 15 s",
+                            )));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn log(&self, heard: Heard) {
+        if let Some(greeting) = heard.greeting {
+            info!(
+                remote = %self.remote,
+                agent = greeting.agent_version,
+                cluster = greeting.cluster_uid,
+                "session open"
+            );
+        }
+        match heard.source {
+            Some(Ok(())) => info!("the agent reads its cluster again"),
+            Some(Err(reason)) => {
+                warn!(%reason, "the agent has lost its cluster's API server: what it told last stays");
+            }
+            None => {}
+        }
+        if let Some(reason) = heard.discarded {
+            self.metrics.discarded.inc();
+            info!(%reason, "message discarded");
+        }
+        for line in heard.refused {
+            self.metrics.unreadable.inc();
+            warn!("resource refused: {line}");
+        }
+    }
+}
+
+/// What tonic says of a message that it could not read, in the words of HOSTILE.md 31 and 32; None where the transport
+/// has gone and nobody is left to tell.
+fn unreadable(status: Status) -> Option<Status> {
+    use tonic::Code;
+    match status.code() {
+        Code::OutOfRange => Some(Status::resource_exhausted(status.message().to_owned())),
+        Code::Internal => Some(Status::invalid_argument(status.message().to_owned())),
+        Code::ResourceExhausted | Code::InvalidArgument | Code::Unimplemented => Some(status),
+        _ => None,
+    }
+}

@@ -1,0 +1,232 @@
+//! What an operator may set on the hub, and what each value must be. Only the table and its types; where values come
+//! from, and every message about them, is `berth_common::settings`.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+use berth_common::{
+    identity::TrustDomain,
+    settings::{self, Conflict, Setting, Settings},
+    telemetry::{LOG_FILTER, LOG_FORMAT, LogSettings},
+};
+use serde::{Deserialize, Deserializer, de::Error};
+
+/// The settings of `berth-hub`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct HubSettings {
+    /// `listen`: where agents, and admins with grpcurl, connect.
+    #[serde(deserialize_with = "settings::socket_addr")]
+    pub listen: SocketAddr,
+    /// `adminListen`: metrics and probes, in plain HTTP.
+    #[serde(deserialize_with = "settings::socket_addr")]
+    pub admin_listen: SocketAddr,
+    /// `trustDomain`: the first part of every identity.
+    #[serde(deserialize_with = "trust_domain")]
+    pub trust_domain: TrustDomain,
+    /// `kubeconfig`: of the management cluster. `None`: the pod's own account, or `$KUBECONFIG`.
+    #[serde(deserialize_with = "settings::optional_path")]
+    pub kubeconfig: Option<PathBuf>,
+    /// `allocator`.
+    pub allocator: Allocator,
+    /// `tls`.
+    pub tls: TlsFiles,
+    /// `log`.
+    pub log: LogSettings,
+}
+
+/// The domain's own error says what is wrong with it, and a person wants to know what would be right, too.
+fn trust_domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TrustDomain, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    TrustDomain::parse(&text).map_err(|error| {
+        D::Error::custom(format!(
+            "expected a lower-case DNS name such as berth.local; this one {error}"
+        ))
+    })
+}
+
+/// The settings under `tls`: PEM files, read again when they change.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct TlsFiles {
+    /// `tls.cert`: the hub's certificate, with the chain up to the CA.
+    #[serde(deserialize_with = "settings::path")]
+    pub cert: PathBuf,
+    /// `tls.key`: its key.
+    #[serde(deserialize_with = "settings::path")]
+    pub key: PathBuf,
+    /// `tls.clientCa`: the CA of the agents' and admins' certificates.
+    #[serde(deserialize_with = "settings::path")]
+    pub client_ca: PathBuf,
+}
+
+/// Who gives the management Services their addresses: which way to ask for the same address again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Allocator {
+    /// MetalLB: an allocated address is pinned with MetalLB's annotation.
+    MetalLb,
+    /// Any other controller: nothing is pinned.
+    Other,
+}
+
+impl FromStr for Allocator {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "metallb" => Ok(Self::MetalLb),
+            "other" => Ok(Self::Other),
+            _ => Err("expected metallb or other"),
+        }
+    }
+}
+
+impl TryFrom<String> for Allocator {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl Settings for HubSettings {
+    const TABLE: &'static [Setting] = &[
+        Setting::text(
+            "listen",
+            "IP:PORT",
+            "Where agents connect: gRPC over mutual TLS",
+        )
+        .default("0.0.0.0:8443"),
+        Setting::text(
+            "adminListen",
+            "IP:PORT",
+            "Where /metrics, /livez and /readyz are served, without TLS",
+        )
+        .default("0.0.0.0:9090"),
+        Setting::text(
+            "trustDomain",
+            "DOMAIN",
+            "The first part of every identity: spiffe://DOMAIN/tenant/NAME",
+        )
+        .default("berth.local"),
+        Setting::text(
+            "kubeconfig",
+            "FILE",
+            "The management cluster's kubeconfig; none: the pod's own account, or $KUBECONFIG",
+        )
+        .default(""),
+        Setting::text(
+            "allocator",
+            "NAME",
+            "Who allocates addresses in the management cluster: metallb or other",
+        )
+        .default("metallb"),
+        Setting::text(
+            "tls.cert",
+            "FILE",
+            "The hub's certificate and its chain, in PEM",
+        )
+        .default("/etc/berth/tls/tls.crt"),
+        Setting::text("tls.key", "FILE", "The key of that certificate, in PEM")
+            .default("/etc/berth/tls/tls.key"),
+        Setting::text(
+            "tls.clientCa",
+            "FILE",
+            "The CA that signs agents' and admins' certificates, in PEM",
+        )
+        .default("/etc/berth/tls/ca.crt"),
+        LOG_FORMAT,
+        LOG_FILTER,
+    ];
+
+    fn check(&self) -> Result<(), Conflict> {
+        // Port 0 is a different port each time.
+        if self.listen == self.admin_listen && self.listen.port() != 0 {
+            return Err(Conflict {
+                keys: &["listen", "adminListen"],
+                rule: "listen and adminListen must be different addresses".to_owned(),
+            });
+        }
+        if self.tls.cert == self.tls.key {
+            return Err(Conflict {
+                keys: &["tls.cert", "tls.key"],
+                rule: "tls.cert and tls.key must be different files".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_common::settings::{Inputs, check_table, resolve};
+
+    use super::*;
+
+    fn parse(file: &str) -> Result<HubSettings, String> {
+        let inputs = Inputs {
+            file: Some(("hub.yaml".into(), file.to_owned())),
+            ..Inputs::default()
+        };
+        resolve::<HubSettings>(&inputs)
+            .and_then(|resolved| resolved.parse())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_table_is_sound_and_complete_and_its_defaults_are_good() {
+        check_table::<HubSettings>().unwrap();
+        let settings = parse("").unwrap();
+        assert_eq!(settings.listen.port(), 8443);
+        assert_eq!(settings.admin_listen.port(), 9090);
+        assert_eq!(settings.trust_domain, TrustDomain::default());
+        assert_eq!(settings.kubeconfig, None);
+        assert_eq!(settings.allocator, Allocator::MetalLb);
+    }
+
+    #[test]
+    fn defaults_print_as_a_file() {
+        insta::assert_snapshot!(resolve::<HubSettings>(&Inputs::default()).unwrap());
+    }
+
+    #[test]
+    fn help_reads_well() {
+        use berth_common::settings::SettingsArgs;
+        use clap::{Args, Command};
+        let mut command =
+            SettingsArgs::<HubSettings>::augment_args(Command::new("berth-hub")).term_width(100);
+        command.build();
+        insta::assert_snapshot!(command.render_help());
+    }
+
+    #[test]
+    fn bad_values_say_what_is_expected() {
+        for (file, line) in [
+            (
+                "listen: ':8443'",
+                r#"listen: ":8443" (hub.yaml): expected IP:port, such as 0.0.0.0:8443 or [::]:8443"#,
+            ),
+            (
+                "trustDomain: Berth.local",
+                "trustDomain: \"Berth.local\" (hub.yaml): expected a lower-case DNS name such as berth.local; \
+                 this one has 'B' at byte 0; only a-z, 0-9 and - are allowed",
+            ),
+            (
+                "allocator: cilium",
+                r#"allocator: "cilium" (hub.yaml): expected metallb or other"#,
+            ),
+            (
+                "adminListen: 0.0.0.0:8443",
+                "listen and adminListen must be different addresses \
+                 (listen: \"0.0.0.0:8443\" from default, adminListen: \"0.0.0.0:8443\" from hub.yaml)",
+            ),
+            (
+                "tls: {cert: /a.pem, key: /a.pem}",
+                "tls.cert and tls.key must be different files \
+                 (tls.cert: \"/a.pem\" from hub.yaml, tls.key: \"/a.pem\" from hub.yaml)",
+            ),
+        ] {
+            assert_eq!(parse(file).unwrap_err(), line);
+        }
+    }
+}

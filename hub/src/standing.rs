@@ -1,0 +1,338 @@
+//! Keeps `status` of the `Tenant` objects: which cluster holds the identity, which agent, and whether it is connected. Good
+//! news is written at once, bad news only after it has lasted: a restart of agent or hub writes nothing.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use berth_common::identity::TenantName;
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
+use kube::{
+    Api, Client,
+    api::{Patch, PatchParams},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
+
+use crate::{
+    api::{Tenant, TenantStatus},
+    objects::FIELD_MANAGER,
+    plan::{brake, held_message},
+    tenants::{Standing, Tenants},
+};
+
+/// Bad news that goes away within this time is nobody's business.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Between two looks at all tenants: what changes meanwhile is seen by the next one.
+const AT_MOST_EVERY: Duration = Duration::from_millis(200);
+
+const CONNECTED: &str = "Connected";
+const HELD: &str = "DeletionsHeld";
+
+/// How a tenant's connection reads to people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct News {
+    status: &'static str,
+    reason: &'static str,
+    message: String,
+}
+
+impl News {
+    fn of(standing: &Standing) -> Self {
+        match (standing.connected, &standing.unsynced) {
+            (true, None) => Self {
+                status: "True",
+                reason: "SessionOpen",
+                message: "the agent has a session and reads its cluster".into(),
+            },
+            (true, Some(why)) => Self {
+                status: "True",
+                reason: "Unsynced",
+                message: format!(
+                    "the agent has a session, but cannot read its cluster ({why}): what it told last stays"
+                ),
+            },
+            (false, _) => Self {
+                status: "False",
+                reason: "NoSession",
+                message: "the agent has no session: what it told last stays. In its cluster, run \
+                          `berth-agent doctor`"
+                    .into(),
+            },
+        }
+    }
+
+    fn is_good(&self) -> bool {
+        self.reason == "SessionOpen"
+    }
+
+    fn is_in(&self, conditions: &[Condition]) -> bool {
+        conditions.iter().any(|c| {
+            c.type_ == CONNECTED
+                && c.status == self.status
+                && c.reason == self.reason
+                && c.message == self.message
+        })
+    }
+}
+
+/// The condition that stands while the brake holds deletions (DESIGN.md rule 5), and its message.
+fn held(name: &TenantName, standing: &Standing) -> Option<String> {
+    let total = standing.absent + standing.services;
+    brake(standing.absent, total).then(|| held_message(name, standing.absent, total))
+}
+
+/// What to write about one tenant now, and when to look again. `since` is when the standing began to be what it is.
+fn due(
+    name: &TenantName,
+    standing: &Standing,
+    current: &TenantStatus,
+    since: Instant,
+    now: Instant,
+    wall: Timestamp,
+) -> (Option<TenantStatus>, Option<Instant>) {
+    let news = News::of(standing);
+    let mut next = current.clone();
+    if standing.cluster_uid.is_some() && standing.connected {
+        next.cluster_uid.clone_from(&standing.cluster_uid);
+    }
+    if standing.agent_version.is_some() {
+        next.agent_version.clone_from(&standing.agent_version);
+    }
+    let known = current.conditions.iter().find(|c| c.type_ == CONNECTED);
+    let ripe = since + PATIENCE;
+    let mut again = None;
+    if !news.is_in(&current.conditions) {
+        // Bad news about a tenant that never was connected is no news.
+        if news.is_good() || (known.is_some() && now >= ripe) {
+            let transition = known
+                .filter(|c| c.status == news.status)
+                .map_or(Time(wall), |c| c.last_transition_time.clone());
+            next.conditions.retain(|c| c.type_ != CONNECTED);
+            next.conditions.push(Condition {
+                type_: CONNECTED.into(),
+                status: news.status.into(),
+                reason: news.reason.into(),
+                message: news.message,
+                last_transition_time: transition,
+                observed_generation: None,
+            });
+        } else if known.is_some() {
+            again = Some(ripe);
+        }
+    }
+    let told = current.conditions.iter().find(|c| c.type_ == HELD);
+    match held(name, standing) {
+        Some(message) if told.is_none_or(|c| c.message != message) => {
+            next.conditions.retain(|c| c.type_ != HELD);
+            next.conditions.push(Condition {
+                type_: HELD.into(),
+                status: "True".into(),
+                reason: "MuchIsAbsent".into(),
+                message,
+                last_transition_time: told.map_or(Time(wall), |c| c.last_transition_time.clone()),
+                observed_generation: None,
+            });
+        }
+        Some(_) => {}
+        None => next.conditions.retain(|c| c.type_ != HELD),
+    }
+    ((next != *current).then_some(next), again)
+}
+
+/// The tenants' objects as last seen, by whoever watches them.
+pub trait Records: Send + Sync {
+    /// The status of every `Tenant` object.
+    fn statuses(&self) -> BTreeMap<TenantName, TenantStatus>;
+    /// Resolves when an object may have changed since the call.
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Runs until stopped. `started` is when this process began: a tenant that has not come yet is not missed before
+/// [`PATIENCE`] has passed since.
+pub async fn keep(
+    client: Client,
+    tenants: Arc<Tenants>,
+    records: Arc<impl Records>,
+    started: Instant,
+    stop: CancellationToken,
+) {
+    let api: Api<Tenant> = Api::all(client);
+    let mut seen: BTreeMap<TenantName, (Standing, Instant)> = BTreeMap::new();
+    loop {
+        let changed = tenants.changed();
+        let moved = records.changed();
+        tokio::pin!(changed, moved);
+        let now = Instant::now();
+        let standings = tenants.standings();
+        let mut again = None;
+        for (name, current) in records.statuses() {
+            let standing = standings.get(&name).cloned().unwrap_or_default();
+            let first = !seen.contains_key(&name);
+            let entry = seen
+                .entry(name.clone())
+                .or_insert_with(|| (standing.clone(), if first { started } else { now }));
+            if News::of(&entry.0) != News::of(&standing) {
+                entry.1 = now;
+            }
+            entry.0 = standing;
+            let (write, revisit) = due(&name, &entry.0, &current, entry.1, now, Timestamp::now());
+            again = earlier(again, revisit);
+            if let Some(status) = write {
+                let patch = Patch::Merge(serde_json::json!({ "status": status }));
+                let params = PatchParams {
+                    field_manager: Some(FIELD_MANAGER.into()),
+                    ..PatchParams::default()
+                };
+                if let Err(error) = api.patch_status(name.as_str(), &params, &patch).await {
+                    warn!(tenant = %name, %error, "cannot write the Tenant's status; trying again");
+                    again = earlier(again, Some(now + Duration::from_secs(5)));
+                }
+            }
+        }
+        let wake = again.unwrap_or(now + Duration::from_secs(3600));
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = &mut changed => {}
+            () = &mut moved => {}
+            () = tokio::time::sleep_until(wake.into()) => {}
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until((now + AT_MOST_EVERY).into()) => {}
+        }
+    }
+}
+
+fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    a.into_iter().chain(b).min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn connected() -> Standing {
+        Standing {
+            connected: true,
+            agent_version: Some("0.1.0".into()),
+            cluster_uid: Some("uid".into()),
+            ..Standing::default()
+        }
+    }
+
+    fn acme() -> TenantName {
+        TenantName::parse("acme").unwrap()
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn a_first_session_is_written_at_once_and_then_nothing() {
+        let start = Instant::now();
+        let (first, _) = due(
+            &acme(),
+            &connected(),
+            &TenantStatus::default(),
+            start,
+            start,
+            at(0),
+        );
+        let first = first.unwrap();
+        assert_eq!(first.cluster_uid.as_deref(), Some("uid"));
+        assert_eq!(first.conditions[0].status, "True");
+        let later = start + Duration::from_secs(500);
+        assert_eq!(
+            due(&acme(), &connected(), &first, start, later, at(500)),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn a_restart_writes_nothing_and_a_lasting_absence_is_told_once() {
+        let start = Instant::now();
+        let (first, _) = due(
+            &acme(),
+            &connected(),
+            &TenantStatus::default(),
+            start,
+            start,
+            at(0),
+        );
+        let known = first.unwrap();
+        let gone = Standing {
+            connected: false,
+            ..connected()
+        };
+        let lost = start + Duration::from_secs(100);
+        let soon = lost + Duration::from_secs(29);
+        assert_eq!(
+            due(&acme(), &gone, &known, lost, soon, at(129)),
+            (None, Some(lost + PATIENCE))
+        );
+        let (told, _) = due(&acme(), &gone, &known, lost, lost + PATIENCE, at(130));
+        let told = told.unwrap();
+        assert_eq!(told.conditions[0].status, "False");
+        assert_eq!(told.conditions[0].last_transition_time, Time(at(130)));
+        assert_eq!(
+            told.cluster_uid.as_deref(),
+            Some("uid"),
+            "the binding stays"
+        );
+        assert_eq!(
+            due(&acme(), &gone, &told, lost, lost + 10 * PATIENCE, at(400)),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn a_tenant_that_never_came_is_not_reported_as_lost() {
+        let start = Instant::now();
+        let nobody = Standing::default();
+        let later = start + 10 * PATIENCE;
+        assert_eq!(
+            due(
+                &acme(),
+                &nobody,
+                &TenantStatus::default(),
+                start,
+                later,
+                at(300)
+            ),
+            (None, None)
+        );
+    }
+
+    #[test]
+    fn rule_5_what_the_brake_holds_is_on_the_tenant_until_it_is_over() {
+        let start = Instant::now();
+        let (known, _) = due(
+            &acme(),
+            &connected(),
+            &TenantStatus::default(),
+            start,
+            start,
+            at(0),
+        );
+        let missing = Standing {
+            absent: 6,
+            services: 4,
+            ..connected()
+        };
+        let (told, _) = due(&acme(), &missing, &known.unwrap(), start, start, at(1));
+        let told = told.unwrap();
+        let condition = told.conditions.iter().find(|c| c.type_ == HELD).unwrap();
+        assert!(condition.message.contains("kubectl annotate tenant acme"));
+        assert_eq!(due(&acme(), &missing, &told, start, start, at(2)).0, None);
+        let (over, _) = due(&acme(), &connected(), &told, start, start, at(3));
+        assert!(over.unwrap().conditions.iter().all(|c| c.type_ != HELD));
+    }
+}

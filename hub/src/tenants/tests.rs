@@ -1,0 +1,280 @@
+//! Fencing, admission and answers, with real sessions on both sides and no socket between them.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Instant,
+};
+
+use berth_common::{
+    identity::TenantName,
+    model::{
+        Answer, Body, Ingress, IpFamily, Key, Outcome, Port, Protocol, Service, ServiceKey,
+        TrafficPolicy,
+    },
+    session::{
+        agent::{AgentInfo, AgentSession, Event, Source},
+        held::Wanted,
+        hub::Limits,
+    },
+};
+
+use super::{Admission, Ending, Marks, Next, Refused, Rejected, Seat, Tenants};
+
+#[derive(Default)]
+struct Recorder(Mutex<Vec<String>>);
+
+impl Marks for Recorder {
+    fn service(&self, tenant: &TenantName, key: &ServiceKey) {
+        self.0.lock().unwrap().push(format!("{tenant}:{key}"));
+    }
+    fn observed(&self, tenant: &TenantName) {
+        self.0.lock().unwrap().push(format!("{tenant}:*"));
+    }
+}
+
+fn acme() -> TenantName {
+    TenantName::parse("acme").unwrap()
+}
+
+fn hub(admissions: &[(&str, Admission)]) -> (Arc<Tenants>, Arc<Recorder>) {
+    let marks = Arc::new(Recorder::default());
+    let tenants = Arc::new(Tenants::new(1, Limits::default(), marks.clone()));
+    tenants.admit(
+        admissions
+            .iter()
+            .map(|(name, admission)| (TenantName::parse(name).unwrap(), admission.clone()))
+            .collect(),
+    );
+    (tenants, marks)
+}
+
+fn agent(cluster: &str) -> AgentSession {
+    let mut agent = AgentSession::new(AgentInfo {
+        version: "0.1.0".into(),
+        instance_id: "i".into(),
+    });
+    let _ = agent.set_source(Source::Synced {
+        cluster_uid: cluster.into(),
+    });
+    agent
+}
+
+fn service() -> Body {
+    Body::Service(Service {
+        uid: "u".into(),
+        ports: vec![Port {
+            name: String::new(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: Some(30_080),
+            app_protocol: None,
+        }],
+        families: vec![IpFamily::V4],
+        require_dual_stack: false,
+        affinity_seconds: None,
+        source_ranges: Default::default(),
+        traffic_policy: TrafficPolicy::Cluster,
+        local_nodes: Default::default(),
+        health_check_node_port: None,
+        requested_ips: Vec::new(),
+    })
+}
+
+/// Moves messages until both sides have nothing to say; the agent's events come back.
+fn talk(agent: &mut AgentSession, seat: &Seat) -> Result<Vec<Event>, Rejected> {
+    let now = Instant::now();
+    let mut events = Vec::new();
+    loop {
+        let up = agent.next_message(now);
+        let spoke = up.is_some();
+        if let Some(message) = up {
+            seat.receive(message, now)?;
+        }
+        match seat.next(now) {
+            Next::Message(message) => events.extend(agent.received(*message, now).unwrap()),
+            Next::Wait(_) if !spoke => return Ok(events),
+            Next::Wait(_) => {}
+            Next::End(ending) => panic!("{ending:?}"),
+        }
+    }
+}
+
+fn connect(tenants: &Arc<Tenants>, agent: &mut AgentSession) -> Seat {
+    let seat = tenants.open(&acme(), Instant::now()).unwrap();
+    agent.disconnected();
+    agent.connected(Instant::now());
+    seat
+}
+
+#[test]
+fn hostile_25_the_newest_session_wins_and_the_fenced_one_changes_nothing() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let (mut old, mut new) = (agent("c"), agent("c"));
+    let first = connect(&tenants, &mut old);
+    talk(&mut old, &first).unwrap();
+    let second = connect(&tenants, &mut new);
+    talk(&mut new, &second).unwrap();
+
+    assert!(matches!(
+        first.next(Instant::now()),
+        Next::End(Ending::Fenced)
+    ));
+    let key = ServiceKey::new("default", "late");
+    old.upsert(Key::Service(key.clone()), service());
+    let late = old.next_message(Instant::now()).unwrap();
+    assert!(matches!(
+        first.receive(late, Instant::now()),
+        Err(Rejected::Fenced(_))
+    ));
+    assert!(!matches!(
+        tenants.wanted(&acme(), &key).0,
+        Wanted::Present(..)
+    ));
+    drop(first);
+    assert_eq!(tenants.live(), 1, "the newer one keeps its seat");
+}
+
+#[test]
+fn a_stream_that_never_says_hello_does_not_disturb_the_live_session() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let mut agent = agent("c");
+    let first = connect(&tenants, &mut agent);
+    talk(&mut agent, &first).unwrap();
+    let stranger = tenants.open(&acme(), Instant::now()).unwrap();
+    drop(stranger);
+    talk(&mut agent, &first).unwrap();
+    assert_eq!(tenants.live(), 1);
+}
+
+#[test]
+fn hostile_24_a_second_cluster_under_one_identity_is_refused_and_the_first_goes_on() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let (mut one, mut two) = (agent("cluster-1"), agent("cluster-2"));
+    let first = connect(&tenants, &mut one);
+    talk(&mut one, &first).unwrap();
+    let second = connect(&tenants, &mut two);
+    assert!(matches!(
+        talk(&mut two, &second),
+        Err(Rejected::Refused(Refused::OtherCluster { .. }))
+    ));
+    drop(second);
+    talk(&mut one, &first).unwrap();
+
+    let bound = Admission {
+        cluster_uid: Some("cluster-1".into()),
+        ..Admission::default()
+    };
+    let (later, _) = hub(&[("acme", bound)]);
+    let second = connect(&later, &mut two);
+    assert!(
+        talk(&mut two, &second).is_err(),
+        "also after a restart of the hub"
+    );
+}
+
+#[test]
+fn a_tenant_that_is_unknown_or_suspended_has_no_session_and_loses_the_one_it_has() {
+    let (tenants, _) = hub(&[]);
+    assert!(matches!(
+        tenants.open(&acme(), Instant::now()),
+        Err(Refused::Unknown(_))
+    ));
+    tenants.admit(BTreeMap::from([(acme(), Admission::default())]));
+    let mut agent = agent("c");
+    let seat = connect(&tenants, &mut agent);
+    talk(&mut agent, &seat).unwrap();
+    tenants.admit(BTreeMap::from([(
+        acme(),
+        Admission {
+            suspended: true,
+            ..Admission::default()
+        },
+    )]));
+    assert!(matches!(
+        seat.next(Instant::now()),
+        Next::End(Ending::Refused(Refused::Suspended(_)))
+    ));
+}
+
+#[test]
+fn answers_reach_the_session_and_every_later_one() {
+    let (tenants, marks) = hub(&[("acme", Admission::default())]);
+    let mut agent = agent("c");
+    let key = ServiceKey::new("default", "backend");
+    agent.upsert(Key::Service(key.clone()), service());
+    let seat = connect(&tenants, &mut agent);
+    talk(&mut agent, &seat).unwrap();
+    assert_eq!(*marks.0.lock().unwrap(), ["acme:default/backend", "acme:*"]);
+    let answer = Answer {
+        generation: agent.generation(&Key::Service(key.clone())).unwrap(),
+        outcome: Outcome::Programmed,
+        ingress: vec![Ingress::Ip([10, 0, 0, 1].into())],
+    };
+    tenants.answer(&acme(), &key, answer.clone());
+    let told = Event::Answer(Key::Service(key.clone()), answer);
+    assert_eq!(
+        talk(&mut agent, &seat).unwrap(),
+        std::slice::from_ref(&told)
+    );
+
+    let again = connect(&tenants, &mut agent);
+    assert!(talk(&mut agent, &again).unwrap().contains(&told));
+}
+
+#[test]
+fn point_07_the_end_of_a_deletion_is_told_once_it_has_come() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let mut agent = agent("c");
+    let key = ServiceKey::new("default", "backend");
+    let seat = connect(&tenants, &mut agent);
+    agent.upsert(Key::Service(key.clone()), service());
+    talk(&mut agent, &seat).unwrap();
+    agent.remove(Key::Service(key.clone()));
+    assert!(talk(&mut agent, &seat).unwrap().is_empty());
+    assert!(matches!(
+        tenants.wanted(&acme(), &key).0,
+        Wanted::Deleted(_)
+    ));
+    tenants.gone(&acme(), &key);
+    let events = talk(&mut agent, &seat).unwrap();
+    assert!(matches!(&events[..], [Event::Answer(_, a)] if a.outcome == Outcome::Deleted));
+}
+
+#[test]
+fn hostile_25_a_hello_that_comes_after_a_newer_session_has_come_and_gone_is_fenced() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let (mut late, mut new) = (agent("c"), agent("c"));
+    let first = connect(&tenants, &mut late);
+    let second = connect(&tenants, &mut new);
+    talk(&mut new, &second).unwrap();
+    drop(second);
+    assert!(matches!(talk(&mut late, &first), Err(Rejected::Fenced(_))));
+}
+
+#[test]
+fn what_was_missed_and_went_is_told_to_no_later_session() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let mut agent = agent("c");
+    let key = ServiceKey::new("default", "backend");
+    agent.upsert(Key::Service(key.clone()), service());
+    let seat = connect(&tenants, &mut agent);
+    talk(&mut agent, &seat).unwrap();
+    let answer = Answer {
+        generation: agent.generation(&Key::Service(key.clone())).unwrap(),
+        outcome: Outcome::Programmed,
+        ingress: vec![Ingress::Ip([10, 0, 0, 1].into())],
+    };
+    tenants.answer(&acme(), &key, answer);
+    agent.forget(&Key::Service(key.clone()));
+    talk(&mut agent, &seat).unwrap();
+    tenants.gone(&acme(), &key);
+    // The same Service comes back, and so does its generation: only a fresh answer may follow.
+    agent.upsert(Key::Service(key), service());
+    let seat = connect(&tenants, &mut agent);
+    let events = talk(&mut agent, &seat).unwrap();
+    assert!(
+        !events.iter().any(|e| matches!(e, Event::Answer(..))),
+        "{events:?}"
+    );
+}

@@ -1,0 +1,148 @@
+//! What the tests say often: a Service to create, a condition or an event to wait for, and that nothing was left behind.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use berth_lab::{Cluster, Lab, Seen, Tenant, eventually};
+use serde_json::Value;
+
+/// How long a level may take to be reached. Far beyond what it takes: a test that needs it all has failed.
+pub(crate) const SOON: Duration = Duration::from_secs(30);
+
+/// A Service of type LoadBalancer with one port, and whatever else its spec should say.
+pub(crate) fn service(name: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\nspec:\n  type: LoadBalancer\n  selector: {{app: {name}}}\n  \
+         ports: [{{name: http, port: 80, targetPort: 8080}}]\n{}",
+        indent(spec)
+    )
+}
+
+fn indent(spec: &str) -> String {
+    spec.lines().map(|line| format!("  {line}\n")).collect()
+}
+
+/// A tenant of the test's own, with a namespace of its own.
+pub(crate) async fn tenant(lab: &Lab, name: &str) -> Result<(Tenant, String)> {
+    let tenant = lab.tenant(name).await?;
+    let namespace = tenant.namespace().await?;
+    Ok((tenant, namespace))
+}
+
+/// An object as JSON, or null where there is none.
+pub(crate) async fn get(cluster: &Cluster, arguments: &[&str]) -> Result<Value> {
+    let mut argv = vec!["get", "--ignore-not-found", "-o", "json"];
+    argv.extend(arguments);
+    let text = cluster.kubectl(&argv).await?;
+    Ok(match text.trim() {
+        "" => Value::Null,
+        json => serde_json::from_str(json)?,
+    })
+}
+
+/// Waits until a Service's condition has this status and reason, and returns its message.
+pub(crate) async fn await_condition(
+    cluster: &Cluster,
+    namespace: &str,
+    service: &str,
+    kind: &str,
+    status: &str,
+    reason: &str,
+) -> Result<String> {
+    let what = format!("Service {namespace}/{service} has {kind}={status} ({reason})");
+    let message = eventually(SOON, &what, || async {
+        let object = get(cluster, &["service", service, "-n", namespace])
+            .await
+            .map_err(|e| Seen(e.to_string()))?;
+        let conditions = object["status"]["conditions"].as_array().cloned();
+        let found = conditions
+            .into_iter()
+            .flatten()
+            .find(|c| c["type"] == kind && c["status"] == status && c["reason"] == reason);
+        match found {
+            Some(condition) => Ok(condition["message"].as_str().unwrap_or_default().to_owned()),
+            None => Err(Seen(format!("status {}", object["status"]))),
+        }
+    })
+    .await?;
+    Ok(message)
+}
+
+/// Waits until an event about a Service with this reason exists, and returns its text.
+pub(crate) async fn await_event(
+    cluster: &Cluster,
+    namespace: &str,
+    service: &str,
+    reason: &str,
+) -> Result<String> {
+    let what = format!("Service {namespace}/{service} has an event {reason}");
+    let note = eventually(SOON, &what, || async {
+        let events = get(cluster, &["events.v1.events.k8s.io", "-n", namespace])
+            .await
+            .map_err(|e| Seen(e.to_string()))?;
+        let items = events["items"].as_array().cloned().unwrap_or_default();
+        let found = items
+            .iter()
+            .find(|e| e["regarding"]["name"] == service && e["reason"] == reason);
+        match found {
+            Some(event) => Ok(event["note"].as_str().unwrap_or_default().to_owned()),
+            None => Err(Seen(
+                items
+                    .iter()
+                    .map(|e| format!("{} {}: {}", e["regarding"]["name"], e["reason"], e["note"]))
+                    .collect::<Vec<_>>()
+                    .join("; "),
+            )),
+        }
+    })
+    .await?;
+    Ok(note)
+}
+
+/// Waits until nothing in the management cluster belongs to a tenant's Service any more.
+pub(crate) async fn await_nothing_left(
+    lab: &Lab,
+    tenant: &str,
+    namespace: &str,
+    service: &str,
+) -> Result<()> {
+    let home = format!("berth-{tenant}");
+    let selector =
+        format!("berth.dev/service-namespace={namespace},berth.dev/service-name={service}");
+    let what = format!("nothing of {tenant}:{namespace}/{service} is left in {home}");
+    eventually(SOON, &what, || async {
+        let kinds = "services,endpointslices,loadbalancers.berth.dev";
+        let left = get(lab.management(), &[kinds, "-n", &home, "-l", &selector])
+            .await
+            .map_err(|e| Seen(e.to_string()))?;
+        match left["items"].as_array().map_or(0, Vec::len) {
+            0 => Ok(()),
+            n => Err(Seen(format!("{n} objects: {left}"))),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// Waits until a cluster's Service is gone.
+pub(crate) async fn await_service_gone(
+    cluster: &Cluster,
+    namespace: &str,
+    service: &str,
+) -> Result<()> {
+    let what = format!("Service {namespace}/{service} is gone");
+    eventually(SOON, &what, || async {
+        match get(cluster, &["service", service, "-n", namespace])
+            .await
+            .map_err(|e| Seen(e.to_string()))?
+        {
+            Value::Null => Ok(()),
+            object => Err(Seen(format!(
+                "finalizers {}",
+                object["metadata"]["finalizers"]
+            ))),
+        }
+    })
+    .await?;
+    Ok(())
+}

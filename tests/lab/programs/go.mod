@@ -1,0 +1,3 @@
+module lab/programs
+
+go 1.24

@@ -1,0 +1,202 @@
+//! How a lab comes up: what it is to have, and in which order that starts. Knows the order and says how long each step took;
+//! how each thing starts is for the modules below.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::cluster::Cluster;
+use crate::control_plane::Duties;
+use crate::error::{Context, Error, Result};
+use crate::isolation::Isolation;
+use crate::lab::{ACME, Lab, MANAGEMENT};
+use crate::metallb::{self, Metallb};
+use crate::parts::{Needs, Parts};
+use crate::progress::{Progress, Silent};
+use crate::sandbox::Sandbox;
+use crate::site::Site;
+use crate::{binaries, fabric, nodes, packages, pods, runtime, shell};
+
+/// How a lab is to be. From [`Lab::builder`].
+pub struct Builder {
+    as_nobody: bool,
+    kubelets: bool,
+    berth: bool,
+    hub: bool,
+    progress: Box<dyn Progress>,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            as_nobody: false,
+            kubelets: false,
+            berth: true,
+            hub: true,
+            progress: Box::new(Silent),
+        }
+    }
+
+    /// As an ordinary user, though this process may be root.
+    #[must_use]
+    pub fn rootless(mut self) -> Self {
+        self.as_nobody = nix::unistd::geteuid().is_root();
+        self
+    }
+
+    /// With real kubelets and containers, where the user may have them; otherwise nodes and pods are hand-made.
+    #[must_use]
+    pub fn kubelets(mut self, wanted: bool) -> Self {
+        self.kubelets = wanted;
+        self
+    }
+
+    /// Without hub and agents: Kubernetes and MetalLB only.
+    #[must_use]
+    pub fn without_berth(mut self) -> Self {
+        self.berth = false;
+        self
+    }
+
+    /// With everything for Berth in place, but the hub started only by [`Lab::start_hub`].
+    #[must_use]
+    pub fn hub_later(mut self) -> Self {
+        self.hub = false;
+        self
+    }
+
+    /// Telling somebody what happens.
+    #[must_use]
+    pub fn progress(mut self, progress: impl Progress + 'static) -> Self {
+        self.progress = Box::new(progress);
+        self
+    }
+
+    /// Starts a lab of the caller's own.
+    pub async fn start_own(self) -> Result<Lab> {
+        runtime::on(self.start()).await
+    }
+
+    async fn start(mut self) -> Result<Lab> {
+        let (as_nobody, wanted) = (self.as_nobody, self.kubelets);
+        let (berth, hub) = (self.berth, self.berth && self.hub);
+        let found = tokio::task::spawn_blocking(move || {
+            let parts = self.parts()?;
+            Ok::<_, Error>((parts, Steps::new(self.progress)))
+        });
+        let (parts, mut steps) = found.await.context("the search for parts failed")??;
+        let programs = binaries::directory(berth).await?;
+        steps.done("programs are built");
+
+        let sandbox = Sandbox::start(as_nobody, &programs, parts.bin()).await?;
+        let kubelets = wanted && can_have_kubelets(sandbox.isolation, as_nobody);
+        let site = Arc::new(Site::new(sandbox, parts, programs));
+        let lab = match bring_up(&site, kubelets, &mut steps).await {
+            Ok(lab) => lab,
+            Err(error) => {
+                // What went wrong matters more than that ending what there is went wrong too.
+                let _ = site.sandbox.stop().await;
+                return Err(error);
+            }
+        };
+        if hub {
+            lab.start_hub().await?;
+            steps.done("hub is ready");
+        }
+        Ok(lab)
+    }
+
+    /// Finds or builds what the lab is made of. Blocks.
+    fn parts(&mut self) -> Result<Parts> {
+        let needs = Needs {
+            nodes: true,
+            kubelets: self.kubelets,
+            tools: true,
+        };
+        // Without a network nothing of the system is called.
+        let system = match Isolation::detect(self.as_nobody).has_packets() {
+            true => needs,
+            false => Needs::CONTROL_PLANES,
+        };
+        packages::ensure(system, &mut *self.progress)
+            .context("the lab needs programs of the system")?;
+        Parts::locate_or_build(needs, &mut *self.progress).context("the lab needs its parts")
+    }
+}
+
+/// Everything but Berth.
+async fn bring_up(site: &Arc<Site>, kubelets: bool, steps: &mut Steps) -> Result<Lab> {
+    shell::write_rc(site)?;
+    if site.has_packets() {
+        fabric::build(&site.sandbox.control).await?;
+    }
+    steps.done("network fabric is up");
+    let duties = Duties {
+        kubelets,
+        scheduler: true,
+    };
+    let (management, acme) = tokio::try_join!(
+        Cluster::start(site.clone(), MANAGEMENT, 0, duties),
+        Cluster::start(site.clone(), ACME, 1, duties),
+    )?;
+    steps.done("control planes of both clusters serve");
+
+    let (metallb, ()) = tokio::try_join!(
+        async {
+            start_nodes(&management, kubelets).await?;
+            let metallb = Metallb::start(&management).await?;
+            management.apply(&metallb::tutorial_pool()).await?;
+            Ok(metallb)
+        },
+        start_nodes(&acme, kubelets),
+    )?;
+    steps.done("nodes are registered, MetalLB has its pool");
+    if kubelets {
+        nodes::await_ready(&management).await?;
+        nodes::await_ready(&acme).await?;
+        steps.done("kubelets are ready");
+    }
+    Ok(Lab::new(site.clone(), management, metallb, acme))
+}
+
+async fn start_nodes(cluster: &Cluster, kubelets: bool) -> Result<()> {
+    if kubelets {
+        nodes::start_kubelets(cluster).await?;
+    } else {
+        nodes::register(cluster).await?;
+        pods::serve(cluster).await?;
+    }
+    if cluster.site.has_packets() {
+        nodes::start_proxies(cluster).await?;
+    }
+    Ok(())
+}
+
+/// Kubelets need cgroups, or subordinate ids to do without.
+fn can_have_kubelets(isolation: Isolation, as_nobody: bool) -> bool {
+    match isolation {
+        Isolation::Root => true,
+        Isolation::User { subordinate } => subordinate && !as_nobody,
+        Isolation::Loopback => false,
+    }
+}
+
+/// Says how long each step took.
+struct Steps {
+    progress: Box<dyn Progress>,
+    since: Instant,
+}
+
+impl Steps {
+    fn new(progress: Box<dyn Progress>) -> Self {
+        Self {
+            progress,
+            since: Instant::now(),
+        }
+    }
+
+    fn done(&mut self, what: &str) {
+        let took = self.since.elapsed().as_secs_f32();
+        self.progress.note(&format!("{took:5.1} s  {what}"));
+        self.since = Instant::now();
+    }
+}

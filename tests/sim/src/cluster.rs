@@ -1,0 +1,133 @@
+//! A tenant's cluster, as far as Berth sees it: Services with finalizer and status, and nodes. It is what is true, whoever
+//! can read it at the moment.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use berth_common::model::{
+    Body, IpFamily, Key, Node, NodeName, Port, Protocol, Service, ServiceKey, TrafficPolicy,
+};
+
+use crate::op::Version;
+
+/// The node port of which the management API will not hear.
+pub(crate) const REJECTED_PORT: u16 = 30_999;
+
+/// A Service in a tenant's cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TenantService {
+    /// Counts up within a tenant, so that the later of two is known.
+    pub(crate) uid: u64,
+    pub(crate) version: Version,
+    pub(crate) deleting: bool,
+    /// The agent has seen it and put its finalizer on it.
+    pub(crate) finalizer: bool,
+    /// The addresses in its status.
+    pub(crate) view: Vec<IpAddr>,
+    /// Its condition `Programmed`.
+    pub(crate) programmed: bool,
+}
+
+/// A tenant's cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct Cluster {
+    /// The UID of kube-system.
+    pub(crate) uid: String,
+    pub(crate) services: BTreeMap<u8, TenantService>,
+    pub(crate) nodes: BTreeSet<u8>,
+}
+
+impl Cluster {
+    pub(crate) fn new(uid: String) -> Self {
+        Self {
+            uid,
+            services: BTreeMap::new(),
+            nodes: BTreeSet::new(),
+        }
+    }
+
+    /// Whether a Service is there and is to stay.
+    pub(crate) fn has(&self, k: u8) -> bool {
+        self.services.get(&k).is_some_and(|s| !s.deleting)
+    }
+}
+
+/// The name of a Service.
+pub(crate) fn service_key(k: u8) -> ServiceKey {
+    ServiceKey::new("default", format!("s{k}"))
+}
+
+/// The Service of a name.
+pub(crate) fn key_number(key: &ServiceKey) -> Option<u8> {
+    key.name.strip_prefix('s')?.parse().ok()
+}
+
+/// The key of a node.
+pub(crate) fn node_key(n: u8) -> Key {
+    Key::Node(NodeName(format!("n{n}")))
+}
+
+/// The address of a tenant's node.
+pub(crate) fn node_address(t: u8, n: u8) -> IpAddr {
+    Ipv4Addr::new(10, t, 0, n + 1).into()
+}
+
+/// A node as the agent tells it.
+pub(crate) fn node_body(t: u8, n: u8) -> Body {
+    Body::Node(Node {
+        addresses: BTreeSet::from([node_address(t, n)]),
+    })
+}
+
+/// The node port by which a version is known.
+pub(crate) fn node_port(version: Version) -> u16 {
+    match version {
+        Version::Good(n) => 30_001 + u16::from(n),
+        Version::Refused => 30_101,
+        Version::Unreadable => 0,
+        Version::Rejected => REJECTED_PORT,
+    }
+}
+
+/// A Service as the agent tells it.
+pub(crate) fn service_body(uid: u64, version: Version) -> Body {
+    let port = Port {
+        name: String::new(),
+        protocol: if version == Version::Refused {
+            Protocol::Sctp
+        } else {
+            Protocol::Tcp
+        },
+        port: 80,
+        node_port: Some(node_port(version)),
+        app_protocol: None,
+    };
+    Body::Service(Service {
+        uid: format!("u{uid}"),
+        // Without any port it is what no cluster has, and the hub cannot read it.
+        ports: if version == Version::Unreadable {
+            Vec::new()
+        } else {
+            vec![port]
+        },
+        families: vec![IpFamily::V4],
+        require_dual_stack: false,
+        affinity_seconds: None,
+        source_ranges: BTreeSet::new(),
+        traffic_policy: TrafficPolicy::Cluster,
+        local_nodes: BTreeSet::new(),
+        health_check_node_port: None,
+        requested_ips: Vec::new(),
+    })
+}
+
+/// The count in a Service's UID.
+pub(crate) fn uid_number(service: &Service) -> u64 {
+    service
+        .uid
+        .strip_prefix('u')
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(0)
+}

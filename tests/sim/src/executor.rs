@@ -1,0 +1,542 @@
+//! The hub's executor and watches, as events: the same rounds of planning and writing as in `berth_hub::execute`, around the
+//! real queue, cache and planner, with every await a moment at which anything else may happen.
+
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
+
+use berth_common::{
+    model::{Generation, Reason},
+    session::held::Wanted,
+};
+use berth_hub::{
+    objects::{Id, Kind},
+    observe::{Cache, Object, Slot},
+    plan::{
+        Action, Allocator, Now, Observed, Plan, Policy, REJECTION_STANDS, Rejection, Want, Write,
+        brake, plan,
+    },
+    work::Done,
+};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::{
+    excuse::Finding,
+    hub::{Hub, Run},
+    ledger::Violation,
+    management::{Reply, Report},
+    mutation::Mutation,
+    world::{Event, KINDS, World},
+};
+
+/// As in the executor.
+const CONCURRENCY: usize = 32;
+/// As in the executor.
+const MAX_ROUNDS: usize = 8;
+
+impl World {
+    pub(crate) fn start_hub(&mut self) {
+        if self.hub.is_some() {
+            return;
+        }
+        self.epoch += 1;
+        let hub = Hub::new(self.epoch, self.admissions(), self.now);
+        self.hub = Some(hub);
+        self.newest.clear();
+        self.ledger.hub_restarted();
+        self.note(|w| format!("hub {} starts", w.epoch));
+        for kind in 0..KINDS.len() {
+            let delay = Self::some(&mut self.api, 1, 40);
+            self.after(delay, Event::ListRead(self.epoch, kind));
+        }
+    }
+
+    /// The process ends without a word. What it was writing is done or not, but not later than its successor's start.
+    pub(crate) fn kill_hub(&mut self) {
+        self.hub = None;
+        for (id, write) in self.take_writes() {
+            if self.api.bool() && self.now >= self.api_down_until {
+                self.stats.effect("write of a dead hub landed");
+                self.management.write(&id, &write, self.now);
+                self.dirty = true;
+            }
+        }
+        // What nobody reads is not written either: the agents' ends find out by themselves.
+        for conn in self.conns.values_mut() {
+            conn.seat = None;
+            conn.up.open = false;
+        }
+    }
+
+    pub(crate) fn read_list(&mut self, epoch: u32, kind: usize) {
+        let (delay, down) = (self.api_latency(), self.now < self.api_down_until);
+        if self.hub.as_ref().is_none_or(|hub| hub.epoch != epoch) {
+            return;
+        }
+        if down {
+            let delay = Self::some(&mut self.api, 50, 1_500);
+            self.after(delay, Event::ListRead(epoch, kind));
+            return;
+        }
+        let objects = self.management.list(KINDS[kind], self.now);
+        let started = self.now;
+        let when = self.now + delay;
+        if let Some(hub) = &mut self.hub {
+            hub.watching[kind] = true;
+            hub.reported_until[kind] = hub.reported_until[kind].max(when);
+            let when = hub.reported_until[kind];
+            self.at(when, Event::Listed(epoch, kind, started, objects));
+        }
+    }
+
+    pub(crate) fn listed(
+        &mut self,
+        epoch: u32,
+        kind: usize,
+        started: Instant,
+        objects: Vec<(Id, Object)>,
+    ) {
+        if let Some(hub) = self.hub.as_mut().filter(|hub| hub.epoch == epoch) {
+            hub.listed_at[kind] = started;
+            for id in hub.cache.listed(KINDS[kind], objects, started) {
+                hub.queue().add(&id);
+            }
+        }
+    }
+
+    pub(crate) fn report(&mut self, epoch: u32, id: &Id, report: Report) {
+        let Some(hub) = self.hub.as_mut().filter(|hub| hub.epoch == epoch) else {
+            return;
+        };
+        let changed = match report {
+            Report::Is(object) => hub.cache.reported(id, dated(object, self.now)),
+            Report::Gone(slot, uid) => {
+                let changed = hub.cache.reported_gone(id, slot, &uid);
+                hub.told_gone.insert(uid);
+                changed
+            }
+        };
+        if changed {
+            hub.queue().add(id);
+        }
+    }
+
+    /// The watches and the allocator learn what changed.
+    pub(crate) fn pump_management(&mut self) {
+        for (id, report) in std::mem::take(&mut self.management.reports) {
+            let lag = if self.now < self.watch_lag.0 {
+                self.watch_lag.1
+            } else {
+                Self::some(&mut self.api, 1, 25)
+            };
+            let kind = KINDS
+                .iter()
+                .position(|kind| *kind == report.kind())
+                .unwrap_or(0);
+            let now = self.now;
+            if let Some(hub) = &mut self.hub
+                && hub.watching[kind]
+            {
+                hub.reported_until[kind] = hub.reported_until[kind].max(now + lag);
+                let (when, epoch) = (hub.reported_until[kind], hub.epoch);
+                self.at(when, Event::Report(epoch, id, report));
+            }
+        }
+        for id in std::mem::take(&mut self.management.unsettled) {
+            let delay = Self::some(&mut self.api, 2, 120);
+            let when = self.now.max(self.allocator_down_until) + delay;
+            self.at(when, Event::Allocate(id));
+        }
+        for (id, uid) in std::mem::take(&mut self.management.leaving) {
+            let delay = Self::some(&mut self.api, 5, 3_000);
+            self.after(delay, Event::Finalize(id, uid));
+        }
+    }
+
+    pub(crate) fn allocate(&mut self, id: &Id) {
+        if self.now < self.allocator_down_until {
+            self.at(self.allocator_down_until, Event::Allocate(id.clone()));
+            return;
+        }
+        for robbed in self.management.allocate(id, self.now) {
+            self.stats
+                .effect("address taken while its Service was gone");
+            self.ledger.robbed(&robbed);
+        }
+        self.dirty = true;
+    }
+
+    /// Hands out keys to plan, as the executor's loop does.
+    pub(crate) fn pump_executor(&mut self) -> Result<Option<Instant>, Violation> {
+        loop {
+            let Some(hub) = self.hub.as_mut().filter(|hub| hub.is_ready()) else {
+                return Ok(None);
+            };
+            if hub.runs.len() >= CONCURRENCY {
+                return Ok(None);
+            }
+            let next = hub.queue().next(self.now);
+            let Some(id) = next else {
+                let due = hub.queue().due();
+                return Ok(due);
+            };
+            hub.runs.insert(
+                id.clone(),
+                Run {
+                    rounds: 0,
+                    pending: 0,
+                    failed: false,
+                    sent: self.now,
+                    generation: None,
+                },
+            );
+            self.plan_round(id)?;
+        }
+    }
+
+    fn plan_round(&mut self, id: Id) -> Result<(), Violation> {
+        let brake_works = !self.is_released(&id);
+        let Some(hub) = &mut self.hub else {
+            return Ok(());
+        };
+        let want = want(hub, &id, brake_works, self.mutation, self.now);
+        let generation = match &want {
+            Want::Present { generation, .. } => Some(*generation),
+            Want::Deleted | Want::Absent { .. } | Want::Unknown => None,
+        };
+        let now = Now {
+            instant: self.now,
+            // Nothing is decided by it.
+            wall: Timestamp::UNIX_EPOCH,
+        };
+        let observed = hub.cache.observed(&id);
+        let mut planned = plan(&id, &want, &observed, &policy(), now);
+        if let Some(run) = hub.runs.get_mut(&id) {
+            run.rounds += 1;
+            run.generation = generation;
+        }
+        let epoch = hub.epoch;
+        bend(&mut planned, &want, &observed, self.mutation);
+        self.ledger
+            .planned(&id, &planned, &self.management, self.now)?;
+        self.stats.effect("plan");
+        if matches!(want, Want::Absent { held: true, .. }) {
+            self.stats.effect("deletion held by the brake");
+            self.ledger.held(&id);
+        }
+        self.note(|_| {
+            let actions: Vec<_> = planned
+                .actions
+                .iter()
+                .map(|a| (&a.write, a.reason))
+                .collect();
+            format!(
+                "plan {id}: {actions:?} answer {:?} gone {} revisit {:?}",
+                planned.answer,
+                planned.gone,
+                planned.revisit.is_some()
+            )
+        });
+        // Between planning and acting others may run.
+        let delay = if self.api.u8(0..4) == 0 {
+            Self::some(&mut self.api, 0, 2)
+        } else {
+            std::time::Duration::ZERO
+        };
+        self.after(
+            delay,
+            Event::Planned(epoch, id, Box::new(planned), generation),
+        );
+        Ok(())
+    }
+
+    fn is_released(&self, id: &Id) -> bool {
+        self.tenants
+            .iter()
+            .position(|tenant| tenant.name == id.tenant)
+            .is_some_and(|t| self.ledger.released[t])
+    }
+
+    pub(crate) fn carry_out(
+        &mut self,
+        epoch: u32,
+        id: Id,
+        plan: Plan,
+        generation: Option<Generation>,
+    ) -> Result<(), Violation> {
+        let Some(hub) = self.hub.as_mut().filter(|hub| hub.epoch == epoch) else {
+            return Ok(());
+        };
+        if let Some(answer) = plan.answer {
+            let to = match self.mutation {
+                Some(Mutation::AnswersCross) => self.tenants.last().map(|t| &t.name),
+                _ => Some(&id.tenant),
+            };
+            if let Some(to) = to {
+                hub.tenants.answer(to, &id.key, answer);
+            }
+        }
+        if plan.gone {
+            hub.tenants.gone(&id.tenant, &id.key);
+        }
+        if plan.actions.is_empty() {
+            if generation.is_none() {
+                hub.cache.forget_rejection(&id);
+            }
+            hub.runs.remove(&id);
+            hub.queue().done(&id, Done::Settled(plan.revisit), self.now);
+            return Ok(());
+        }
+        if let Some(run) = hub.runs.get_mut(&id) {
+            run.pending = plan.actions.len();
+            run.failed = false;
+            run.sent = self.now;
+        }
+        for action in plan.actions {
+            let delay = self.api_latency();
+            let land = Event::Land(epoch, id.clone(), Box::new(action.write), generation);
+            self.after(delay, land);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn land(
+        &mut self,
+        epoch: u32,
+        id: Id,
+        write: &Write,
+        generation: Option<Generation>,
+    ) {
+        let reply = if self.now < self.api_down_until {
+            self.stats.effect("write while the API was down");
+            Reply::Failed
+        } else if self.fail_writes > 0 {
+            self.fail_writes -= 1;
+            Reply::Failed
+        } else {
+            let reply = self.management.write(&id, write, self.now);
+            self.dirty = true;
+            self.stats.effect(match &reply {
+                Reply::Outdated(..) => "write to what was not there",
+                Reply::Rejected => "write rejected",
+                _ => "write",
+            });
+            if self.lose_replies > 0 {
+                self.lose_replies -= 1;
+                Reply::Failed
+            } else {
+                reply
+            }
+        };
+        let delay = self.api_latency();
+        self.after(delay, Event::Reply(epoch, id, reply, generation));
+    }
+
+    pub(crate) fn replied(
+        &mut self,
+        epoch: u32,
+        id: Id,
+        reply: Reply,
+        generation: Option<Generation>,
+    ) -> Result<(), Violation> {
+        let now = self.now;
+        let Some(hub) = self.hub.as_mut().filter(|hub| hub.epoch == epoch) else {
+            return Ok(());
+        };
+        let cache = Arc::clone(&hub.cache);
+        let Some(run) = hub.runs.get_mut(&id) else {
+            return Ok(());
+        };
+        run.pending -= 1;
+        let reply = match reply {
+            Reply::Is(object)
+                if is_ghost(
+                    &hub.told_gone,
+                    &cache,
+                    hub.listed_at,
+                    run.sent,
+                    &id,
+                    &object,
+                ) && self.ledger.is_excused(Finding::GhostOfAReply) =>
+            {
+                Reply::Gone(object.slot(), object.uid().to_owned())
+            }
+            reply => reply,
+        };
+        match reply {
+            Reply::Is(object) => cache.wrote(&id, dated(object, now), now),
+            Reply::Gone(slot, uid) => cache.deleted(&id, slot, &uid, now),
+            Reply::Outdated(slot, uid) => cache.deleted(&id, slot, &uid, now),
+            Reply::Rejected => match generation {
+                Some(generation) => cache.rejected(
+                    &id,
+                    Rejection {
+                        generation,
+                        field: "spec.ports".into(),
+                        why: Reason::new("Rejected", "not here"),
+                        until: now + REJECTION_STANDS,
+                    },
+                ),
+                None => run.failed = true,
+            },
+            Reply::Failed => run.failed = true,
+        }
+        if run.pending > 0 {
+            return Ok(());
+        }
+        if run.failed || run.rounds >= MAX_ROUNDS {
+            hub.runs.remove(&id);
+            let done = if self.mutation == Some(Mutation::FailuresForgotten) {
+                Done::Settled(None)
+            } else {
+                Done::Failed
+            };
+            hub.queue().done(&id, done, now);
+            return Ok(());
+        }
+        self.plan_round(id)
+    }
+
+    fn api_latency(&mut self) -> std::time::Duration {
+        let usual = Self::some(&mut self.api, 1, 15);
+        if self.now < self.api_slow.0 {
+            usual + self.api_slow.1
+        } else {
+            usual
+        }
+    }
+}
+
+/// Where a deletion by absence is concerned the judge and the hub have the same operator.
+fn want(hub: &Hub, id: &Id, brake_works: bool, mutation: Option<Mutation>, now: Instant) -> Want {
+    let (wanted, nodes) = hub.tenants.wanted(&id.tenant, &id.key);
+    let long_ago = |at: Instant| at.checked_sub(berth_hub::plan::ABSENCE_GRACE).unwrap_or(at);
+    match wanted {
+        Wanted::Present(generation, service) => Want::Present {
+            generation,
+            service,
+            nodes,
+        },
+        Wanted::Deleted(_) => {
+            if mutation == Some(Mutation::DeletedTooEarly) {
+                hub.tenants.gone(&id.tenant, &id.key);
+            }
+            Want::Deleted
+        }
+        Wanted::Absent { .. } if mutation == Some(Mutation::AbsenceIsDeletion) => Want::Deleted,
+        Wanted::Absent { since } => {
+            hub.tenants.miss(&id.tenant, &id.key);
+            let (absent, total) = hub.tenants.missed(&id.tenant);
+            Want::Absent {
+                since: if mutation == Some(Mutation::NoGrace) {
+                    long_ago(since)
+                } else {
+                    since
+                },
+                held: brake(absent, total) && brake_works && mutation != Some(Mutation::NoBrake),
+            }
+        }
+        Wanted::Unknown if mutation == Some(Mutation::UnknownIsAbsent) => Want::Absent {
+            since: long_ago(now),
+            held: false,
+        },
+        Wanted::Unknown => Want::Unknown,
+    }
+}
+
+fn bend(plan: &mut Plan, want: &Want, observed: &Observed, mutation: Option<Mutation>) {
+    match mutation {
+        Some(Mutation::NotPinned) => {
+            for action in &mut plan.actions {
+                if let Write::Service { shape, .. } = &mut action.write {
+                    shape.steering.pin.clear();
+                }
+            }
+        }
+        Some(Mutation::BackendsForgotten) => plan
+            .actions
+            .retain(|action| !matches!(action.write, Write::Slice { uid: Some(_), .. })),
+        Some(Mutation::WritesRepeated) => {
+            if let (Want::Present { .. }, Some(record)) = (want, &observed.record)
+                && plan.actions.is_empty()
+            {
+                plan.actions.push(Action {
+                    write: Write::Record {
+                        uid: Some(record.uid.clone()),
+                        spec: Box::new(record.object.spec.clone()),
+                    },
+                    reason: "a mutation",
+                });
+            }
+        }
+        _ => {}
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
+        allocator: Allocator::MetalLb,
+        pool: None,
+        class: None,
+        requestable: Vec::new(),
+    }
+}
+
+/// Whether the watch has told the end of what a reply shows, or left it out of a list that it began later.
+fn is_ghost(
+    told_gone: &BTreeSet<String>,
+    cache: &Cache,
+    listed_at: [Instant; 3],
+    sent: Instant,
+    id: &Id,
+    object: &Object,
+) -> bool {
+    let uid = object.uid();
+    let observed = cache.observed(id);
+    let is_known = match object {
+        Object::Service(_) => observed.service.is_some_and(|it| it.uid == uid),
+        Object::Record(_) => observed.record.is_some_and(|it| it.uid == uid),
+        Object::Slice(place, _) => observed.slices.get(place).is_some_and(|it| it.uid == uid),
+    };
+    let kind = KINDS.iter().position(|it| *it == object.slot().kind());
+    let listed_since = kind.is_some_and(|kind| listed_at[kind] > sent);
+    told_gone.contains(uid) || listed_since && !is_known
+}
+
+/// An object as this process first sees it now.
+fn dated(object: Object, now: Instant) -> Object {
+    match object {
+        Object::Service(mut seen) => {
+            seen.since = now;
+            Object::Service(seen)
+        }
+        Object::Slice(place, mut seen) => {
+            seen.since = now;
+            Object::Slice(place, seen)
+        }
+        Object::Record(mut seen) => {
+            seen.since = now;
+            Object::Record(seen)
+        }
+    }
+}
+
+/// Where an object of a kind stands, for ops.
+pub(crate) fn slot(kind: crate::op::Kind) -> Slot {
+    match kind {
+        crate::op::Kind::Service => Slot::Service,
+        crate::op::Kind::Record => Slot::Record,
+        crate::op::Kind::Slice => Slot::Slice(berth_hub::objects::backend_slice::Place {
+            family: berth_common::model::IpFamily::V4,
+            index: 0,
+        }),
+    }
+}
+
+/// The index of a kind among the watches.
+pub(crate) fn watch_index(kind: crate::op::Kind) -> usize {
+    let kind = match kind {
+        crate::op::Kind::Service => Kind::Service,
+        crate::op::Kind::Record => Kind::LoadBalancer,
+        crate::op::Kind::Slice => Kind::EndpointSlice,
+    };
+    KINDS.iter().position(|it| *it == kind).unwrap_or(0)
+}

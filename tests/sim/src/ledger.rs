@@ -1,0 +1,504 @@
+//! The judge: it follows what is true in each tenant's cluster, what the hub was told, and what it does, and knows the
+//! invariants of DESIGN.md. It never asks the engine whether the engine is right: what the hub believes is compared with
+//! what really happened in the tenant's cluster.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use berth_common::{
+    identity::TenantName,
+    model::{Answer, Generation, Outcome},
+    session::held::Wanted,
+};
+use berth_hub::{
+    objects::{Id, Kind},
+    plan::{Plan, Write, brake},
+    tenants::Tenants,
+};
+
+use crate::{
+    cluster::{key_number, service_key, uid_number},
+    excuse::Finding,
+    management::{Management, Objects, ips},
+    op::{KEYS, Version},
+};
+
+/// How long something must be absent before it may go. The judge's own number: the planner's could be wrong.
+const GRACE: Duration = Duration::from_secs(60);
+
+/// An invariant is broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which one, in a few words that stay the same while a schedule shrinks.
+    pub rule: &'static str,
+    /// What happened.
+    pub what: String,
+}
+
+pub(crate) fn broken(rule: &'static str, what: impl Into<String>) -> Violation {
+    Violation {
+        rule,
+        what: what.into(),
+    }
+}
+
+pub(crate) const KNOWN_ADDRESS: &str =
+    "1: a known address changes only by its tenant's delete or an operator";
+pub(crate) const SHARED_ADDRESS: &str = "2: no two tenants share an address";
+pub(crate) const OWNED: &str = "3: every managed object has a live or tombstoned owner";
+pub(crate) const FENCED: &str = "4: a fenced session changes nothing";
+pub(crate) const CONVERGES: &str = "5: when faults stop, the system converges";
+pub(crate) const NO_WRITES: &str = "6: unchanged input means no writes";
+pub(crate) const DELETION: &str =
+    "nothing goes that its tenant did not delete, but by grace and brake";
+pub(crate) const TOLD: &str = "what the hub holds was told by the tenant";
+pub(crate) const ANSWERS: &str = "an answer speaks of the version that it names";
+pub(crate) const LIVENESS: &str = "a deadline that has passed makes something happen";
+
+/// What the hub's process believes of a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Belief {
+    Unknown,
+    Present { uid: u64 },
+    Deleted,
+    Absent { since: Instant, deleted: bool },
+}
+
+/// One key of a tenant, from the beginning of the schedule to its end.
+#[derive(Clone, Debug)]
+struct Life {
+    /// Since when the tenant's cluster has it; `None`: it has not.
+    present_since: Option<Instant>,
+    born: BTreeSet<Generation2>,
+    /// The latest UID whose deletion an agent saw.
+    removed: u64,
+    belief: Belief,
+    /// The address that the tenant was told.
+    known: Option<IpAddr>,
+    /// An operator or an allocator without memory had its hands in it: no address is known until it stands safely again.
+    tampered: bool,
+    /// Its address was given to another while its own Service was gone.
+    robbed: bool,
+    said: BTreeMap<Generation2, Vec<Answer>>,
+    /// Its objects were deleted for its absence, and nothing was planned for it since.
+    went_by_absence: bool,
+    /// The brake held its deletion at some time since it was missed.
+    was_held: bool,
+    /// This process of the hub has missed it after it had it.
+    was_missed: bool,
+    /// One of its versions could not be read.
+    was_unreadable: bool,
+}
+
+/// [`Generation`], with an order.
+type Generation2 = u64;
+
+/// See the module.
+pub(crate) struct Ledger {
+    names: Vec<TenantName>,
+    lives: Vec<Life>,
+    excused: &'static [Finding],
+    /// Whether the operator lets deletions go on.
+    pub(crate) released: Vec<bool>,
+}
+
+impl Ledger {
+    pub(crate) fn new(names: Vec<TenantName>, excused: &'static [Finding]) -> Self {
+        let life = Life {
+            present_since: None,
+            born: BTreeSet::new(),
+            removed: 0,
+            belief: Belief::Unknown,
+            known: None,
+            tampered: false,
+            robbed: false,
+            said: BTreeMap::new(),
+            went_by_absence: false,
+            was_held: false,
+            was_missed: false,
+            was_unreadable: false,
+        };
+        Self {
+            lives: vec![life; names.len() * usize::from(KEYS)],
+            released: vec![false; names.len()],
+            names,
+            excused,
+        }
+    }
+
+    fn life(&mut self, t: u8, k: u8) -> &mut Life {
+        &mut self.lives[usize::from(t) * usize::from(KEYS) + usize::from(k)]
+    }
+
+    fn number(&self, id: &Id) -> Option<(u8, u8)> {
+        let t = self.names.iter().position(|name| *name == id.tenant)?;
+        Some((u8::try_from(t).ok()?, key_number(&id.key)?))
+    }
+
+    /// The tenant's cluster has, or has not, a Service that is to stay.
+    pub(crate) fn truth(&mut self, t: u8, k: u8, is_there: bool, now: Instant) {
+        let life = self.life(t, k);
+        if is_there {
+            life.present_since.get_or_insert(now);
+        } else {
+            life.present_since = None;
+        }
+    }
+
+    /// A version came to be in the tenant's cluster.
+    pub(crate) fn born(&mut self, t: u8, k: u8, version: Version, generation: Generation) {
+        self.life(t, k).was_unreadable |= version == Version::Unreadable;
+        self.life(t, k).born.insert(generation.0);
+    }
+
+    /// An agent of the tenant's cluster saw a deletion.
+    pub(crate) fn removed(&mut self, t: u8, k: u8, uid: u64) {
+        let life = self.life(t, k);
+        life.removed = life.removed.max(uid);
+        life.known = None;
+    }
+
+    /// Addresses that are nowhere to be found any more are nobody's fault.
+    pub(crate) fn tampered(&mut self, id: &Id) {
+        if let Some((t, k)) = self.number(id) {
+            let life = self.life(t, k);
+            life.tampered = true;
+            // Until it is settled the hub may act on what it saw before.
+            life.robbed = true;
+            life.known = None;
+        }
+    }
+
+    pub(crate) fn robbed(&mut self, id: &Id) {
+        if let Some((t, k)) = self.number(id) {
+            self.life(t, k).robbed = true;
+        }
+    }
+
+    pub(crate) fn is_excused(&self, finding: Finding) -> bool {
+        self.excused.contains(&finding)
+    }
+
+    /// The hub has planned with the brake on.
+    pub(crate) fn held(&mut self, id: &Id) {
+        if let Some((t, k)) = self.number(id) {
+            self.life(t, k).was_held = true;
+        }
+    }
+
+    pub(crate) fn was_unreadable(&self, t: u8, k: u8) -> bool {
+        self.lives[usize::from(t) * usize::from(KEYS) + usize::from(k)].was_unreadable
+    }
+
+    pub(crate) fn was_missed(&self, t: u8, k: u8) -> bool {
+        self.lives[usize::from(t) * usize::from(KEYS) + usize::from(k)].was_missed
+    }
+
+    pub(crate) fn was_held(&self, t: u8, k: u8) -> bool {
+        self.lives[usize::from(t) * usize::from(KEYS) + usize::from(k)].was_held
+    }
+
+    pub(crate) fn is_robbed(&self, t: u8, k: u8) -> bool {
+        self.lives[usize::from(t) * usize::from(KEYS) + usize::from(k)].robbed
+    }
+
+    /// A new process of the hub believes nothing.
+    pub(crate) fn hub_restarted(&mut self) {
+        for life in &mut self.lives {
+            life.belief = Belief::Unknown;
+            life.was_missed = false;
+        }
+    }
+
+    /// The hub took in a message of a session that was opened at `opened`: what does it believe now, and why?
+    pub(crate) fn heard(
+        &mut self,
+        tenants: &Tenants,
+        t: u8,
+        opened: Instant,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let name = self.names[usize::from(t)].clone();
+        for k in 0..KEYS {
+            let wanted = tenants.wanted(&name, &service_key(k)).0;
+            let life = self.life(t, k);
+            let before = life.belief;
+            let who = || format!("{name} s{k}, of which the hub believed {before:?}");
+            let after = match &wanted {
+                Wanted::Present(generation, service) => {
+                    if !life.born.contains(&generation.0) {
+                        return Err(broken(
+                            TOLD,
+                            format!(
+                                "{}: {} was never in the tenant's cluster",
+                                who(),
+                                service.uid
+                            ),
+                        ));
+                    }
+                    life.was_held = false;
+                    Belief::Present {
+                        uid: uid_number(service),
+                    }
+                }
+                Wanted::Deleted(_) => {
+                    let least = match before {
+                        Belief::Present { uid } => uid,
+                        Belief::Deleted => 0,
+                        Belief::Unknown | Belief::Absent { .. } => 1,
+                    };
+                    if life.removed < least {
+                        return Err(broken(
+                            DELETION,
+                            format!("{}: taken for deleted, and nobody deleted it", who()),
+                        ));
+                    }
+                    if before != Belief::Deleted {
+                        life.known = None;
+                    }
+                    Belief::Deleted
+                }
+                Wanted::Absent { .. } => match before {
+                    Belief::Absent { .. } => before,
+                    Belief::Deleted => Belief::Absent {
+                        since: now,
+                        deleted: true,
+                    },
+                    Belief::Present { .. } | Belief::Unknown => {
+                        if life.present_since.is_some_and(|since| since < opened) {
+                            return Err(broken(
+                                DELETION,
+                                format!("{}: taken for absent, and it was there all along", who()),
+                            ));
+                        }
+                        Belief::Absent {
+                            since: now,
+                            deleted: false,
+                        }
+                    }
+                },
+                Wanted::Unknown => match before {
+                    // Of a version that could never be read nothing is known but that it is wanted.
+                    Belief::Unknown | Belief::Absent { .. } | Belief::Deleted => Belief::Unknown,
+                    Belief::Present { .. } => {
+                        return Err(broken(TOLD, format!("{}: forgotten", who())));
+                    }
+                },
+            };
+            life.was_missed |=
+                matches!(before, Belief::Present { .. }) && matches!(after, Belief::Absent { .. });
+            life.belief = after;
+        }
+        Ok(())
+    }
+
+    /// What the hub wants of every key of a tenant, as text: for comparing.
+    pub(crate) fn holding(&self, tenants: &Tenants, t: u8) -> Vec<Wanted> {
+        let name = &self.names[usize::from(t)];
+        (0..KEYS)
+            .map(|k| tenants.wanted(name, &service_key(k)).0)
+            .collect()
+    }
+
+    /// The hub has planned for a key.
+    pub(crate) fn planned(
+        &mut self,
+        id: &Id,
+        plan: &Plan,
+        management: &Management,
+        now: Instant,
+    ) -> Result<(), Violation> {
+        let Some((t, k)) = self.number(id) else {
+            return Err(broken(OWNED, format!("{id} is nobody's")));
+        };
+        let held = self.brake_holds(t, management);
+        let life = self.life(t, k);
+        if plan.answer.is_some() {
+            life.went_by_absence = false;
+        }
+        for action in &plan.actions {
+            let deletes = matches!(
+                action.write,
+                Write::Delete {
+                    kind: Kind::Service | Kind::LoadBalancer,
+                    ..
+                }
+            );
+            match life.belief {
+                Belief::Present { .. } if !deletes => {}
+                Belief::Deleted | Belief::Absent { deleted: true, .. }
+                    if matches!(action.write, Write::Delete { .. }) => {}
+                Belief::Absent { since, .. } if now >= since + GRACE && !held => {}
+                _ => {
+                    return Err(broken(
+                        DELETION,
+                        format!(
+                            "{id}: {:?} because {:?}, while the hub believes {:?} (brake: {held})",
+                            action.write, action.reason, life.belief
+                        ),
+                    ));
+                }
+            }
+            if deletes {
+                life.known = None;
+                life.went_by_absence = matches!(life.belief, Belief::Absent { .. });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the brake has to hold a tenant's absent load balancers, counted from what really is there.
+    fn brake_holds(&mut self, t: u8, management: &Management) -> bool {
+        let (mut absent, mut total) = (0, 0);
+        for k in 0..KEYS {
+            let id = Id::new(self.names[usize::from(t)].clone(), service_key(k));
+            match self.life(t, k).belief {
+                Belief::Absent { deleted: false, .. } if management.objects.contains_key(&id) => {
+                    absent += 1;
+                    total += 1;
+                }
+                Belief::Present { .. } => total += 1,
+                _ => {}
+            }
+        }
+        brake(absent, total) && !self.released[usize::from(t)]
+    }
+
+    /// The hub says something to a tenant.
+    pub(crate) fn emitted(
+        &mut self,
+        t: u8,
+        k: u8,
+        answer: &Answer,
+        tenants: &Tenants,
+        observed_empty: bool,
+        management: &Management,
+    ) -> Result<(), Violation> {
+        let name = self.names[usize::from(t)].clone();
+        let id = Id::new(name.clone(), service_key(k));
+        if answer.outcome == Outcome::Deleted && !observed_empty {
+            return Err(broken(
+                DELETION,
+                format!("{id}: said to be gone, while the hub still sees objects of it"),
+            ));
+        }
+        let stale = self.is_excused(Finding::StaleAnswer) && self.life(t, k).went_by_absence;
+        let present = match tenants.wanted(&name, &id.key).0 {
+            Wanted::Present(generation, _) => generation == answer.generation,
+            _ => false,
+        };
+        let said = ips(&answer.ingress);
+        let others = management.objects.iter().filter(|(other, _)| **other != id);
+        for (other, objects) in others {
+            if let Some(ip) = objects.given().iter().find(|ip| said.contains(ip))
+                && !self.life(t, k).robbed
+                && !stale
+            {
+                return Err(broken(
+                    SHARED_ADDRESS,
+                    format!("{id} is told {ip}, which is {other}'s"),
+                ));
+            }
+        }
+        let dying_is_excused = self.is_excused(Finding::DyingAddress);
+        let life = self.life(t, k);
+        let list = life.said.entry(answer.generation.0).or_default();
+        if !list.contains(answer) {
+            list.push(answer.clone());
+        }
+        let dying =
+            matches!(&answer.outcome, Outcome::Pending(why) if why.reason == "BeingDeleted");
+        let excused = dying && dying_is_excused;
+        if present
+            && !excused
+            && !life.tampered
+            && !stale
+            && let Some(ip) = said.first()
+        {
+            match life.known {
+                Some(known) if known != *ip => {
+                    return Err(broken(
+                        KNOWN_ADDRESS,
+                        format!("{id} was told {known}, and now {ip}"),
+                    ));
+                }
+                _ => life.known = Some(*ip),
+            }
+        }
+        Ok(())
+    }
+
+    /// An agent has taken an answer for the present version's.
+    pub(crate) fn received(&mut self, t: u8, k: u8, answer: &Answer) -> Result<(), Violation> {
+        let name = self.names[usize::from(t)].clone();
+        let said = self.life(t, k).said.get(&answer.generation.0);
+        if said.is_some_and(|said| said.contains(answer)) {
+            return Ok(());
+        }
+        Err(broken(
+            ANSWERS,
+            format!(
+                "{name} s{k} took for an answer what was never said of this version: {answer:?}"
+            ),
+        ))
+    }
+
+    /// The management cluster's state as it truly is.
+    pub(crate) fn check(&mut self, management: &Management) -> Result<(), Violation> {
+        let mut owners: BTreeMap<IpAddr, (&Id, bool)> = BTreeMap::new();
+        for (id, objects) in &management.objects {
+            let Some((t, k)) = self.number(id) else {
+                return Err(broken(OWNED, format!("{id} is nobody's")));
+            };
+            let life = self.life(t, k);
+            if life.born.is_empty() {
+                return Err(broken(OWNED, format!("{id} never was in its cluster")));
+            }
+            if (life.tampered || life.robbed) && is_settled(objects) {
+                life.tampered = false;
+                life.robbed = false;
+            }
+            if let Some(known) = life.known
+                && let Some(other) = objects.claims().iter().find(|ip| **ip != known)
+            {
+                return Err(broken(
+                    KNOWN_ADDRESS,
+                    format!("{id} was told {known}, and {other} stands in its objects"),
+                ));
+            }
+            let robbed = life.robbed;
+            for ip in objects.pinned().into_iter().chain(objects.given()) {
+                match owners.insert(ip, (id, robbed)) {
+                    Some((other, its)) if other != id && !its && !robbed => {
+                        return Err(broken(
+                            SHARED_ADDRESS,
+                            format!("{ip} stands with {other} and with {id}"),
+                        ));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        // What has no object left has nothing that could be another's.
+        for t in 0..self.names.len() {
+            for k in 0..KEYS {
+                let life = &mut self.lives[t * usize::from(KEYS) + usize::from(k)];
+                if life.robbed {
+                    let id = Id::new(self.names[t].clone(), service_key(k));
+                    life.robbed = management.objects.contains_key(&id);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether its address stands everywhere where it is kept.
+fn is_settled(objects: &Objects) -> bool {
+    let given: BTreeSet<IpAddr> = objects.given().into_iter().collect();
+    let recorded: BTreeSet<IpAddr> = objects.recorded().into_iter().collect();
+    !given.is_empty() && given == objects.pinned() && given == recorded
+}

@@ -1,0 +1,52 @@
+//! Bugs that the engine does not have, made by standing between it and its surroundings: what it says is bent on its way,
+//! or what it is told is. No line of production code knows of them. For each, the simulator has to find a schedule that
+//! breaks an invariant; a simulator that finds none would find nothing.
+
+/// One bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Mutation {
+    /// What a fenced session still says is taken as if the newest had said it.
+    FenceIgnored,
+    /// A snapshot that broke off is taken for whole: its end is made up.
+    UnverifiedEnd,
+    /// An answer to an older generation is taken for one to the present.
+    OldAnswerWins,
+    /// What is absent goes at once.
+    NoGrace,
+    /// However much is absent, it goes.
+    NoBrake,
+    /// The hub takes absence for a deletion.
+    AbsenceIsDeletion,
+    /// The agent takes absence from a re-read for a deletion.
+    AbsenceIsDeletionInAgent,
+    /// What a hub's process was not told yet counts as absent for long.
+    UnknownIsAbsent,
+    /// Explicit deletions get lost on their way.
+    LostTombstone,
+    /// Changes get lost on their way, and their sequence numbers do not.
+    LostUpsert,
+    /// ResyncRequired is not heard.
+    NoResync,
+    /// The hub claims to hold what the agent has.
+    DigestsLie,
+    /// A second cluster under one identity is let in.
+    OtherClusterAccepted,
+    /// An unreadable cluster is told as an empty one.
+    EmptyListsWhenUnsynced,
+    /// The allocator is not told which address to keep.
+    NotPinned,
+    /// Answers go to another tenant.
+    AnswersCross,
+    /// Answers get lost on their way.
+    LostAnswers,
+    /// A deletion is confirmed before it was carried out.
+    DeletedTooEarly,
+    /// Silence is not noticed by the agent.
+    SilenceIgnored,
+    /// A key whose write failed is not tried again.
+    FailuresForgotten,
+    /// The hub does not notice when writes are not needed.
+    WritesRepeated,
+    /// Nodes that come and go change no backends.
+    BackendsForgotten,
+}

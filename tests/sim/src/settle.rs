@@ -1,0 +1,344 @@
+//! The end of a schedule: faults stop, the world has to become what the tenants want, and then to stay as it is, whatever
+//! restarts.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use berth_common::{backoff::Cause, model::Outcome};
+use berth_hub::plan::brake;
+
+use crate::{
+    cluster::{node_address, node_port},
+    excuse::Finding,
+    ledger::{CONVERGES, NO_WRITES, Violation, broken},
+    op::{KEYS, Version},
+    world::{Event, KINDS, World},
+};
+
+/// How long the system may take after the last fault: a half-open connection is found (30 s), the agent stays away (60 s), and
+/// what is absent waits for its grace (60 s), with half a minute for what is to be done in between.
+pub const BOUND: Duration = Duration::from_secs(180);
+/// For how long it must be so: longer than the hub's patience with an allocator, and than any wait before a retry.
+const STABLE: Duration = Duration::from_secs(3);
+/// How often it is looked whether it has converged.
+const LOOK: Duration = Duration::from_millis(250);
+/// How long nothing may happen after that: longer than any grace or rejection would wait.
+const QUIET: Duration = Duration::from_secs(75);
+
+impl World {
+    /// Every fault ends. Connections that are broken stay so: who holds them has to find out.
+    pub(crate) fn heal(&mut self) {
+        self.note(|_| "faults stop".into());
+        let now = self.now;
+        self.api_down_until = now;
+        self.api_slow.0 = now;
+        self.watch_lag.0 = now;
+        self.fail_writes = 0;
+        self.lose_replies = 0;
+        self.allocator_down_until = now;
+        for t in 0..self.tenants.len() {
+            let t = u8::try_from(t).unwrap_or(u8::MAX);
+            let tenant = self.tenant(t);
+            tenant.slow.0 = now;
+            tenant.source_down_until = now;
+            let (agent, swapped) = (tenant.agent, std::mem::take(&mut tenant.swapped));
+            let extra: Vec<_> = self
+                .agents
+                .iter()
+                .filter(|(id, it)| it.tenant == t && **id != agent)
+                .map(|(id, _)| *id)
+                .collect();
+            for id in extra {
+                self.stop_agent(id, false);
+            }
+            self.start_agent(t);
+            if swapped {
+                let mutation = self.mutation;
+                for agent in self.agents.values_mut().filter(|it| it.tenant == t) {
+                    agent.lost_source(mutation);
+                }
+            }
+            self.source_back(t);
+        }
+        for conn in self.conns.values_mut() {
+            for pipe in [&mut conn.up, &mut conn.down] {
+                if pipe.in_flight == 0 {
+                    pipe.busy_until = now;
+                }
+            }
+        }
+        let lossy: Vec<_> = self
+            .conns
+            .values()
+            .filter(|conn| conn.lossy)
+            .map(|conn| conn.agent)
+            .collect();
+        for id in lossy {
+            self.agent_lets_go(id, Cause::Lost);
+        }
+        self.start_hub();
+        let epoch = self.epoch;
+        for kind in 0..KINDS.len() {
+            if self.hub.as_ref().is_some_and(|hub| !hub.watching[kind]) {
+                self.after(Duration::from_millis(5), Event::ListRead(epoch, kind));
+            }
+        }
+        let held: Vec<_> = self.management.objects.keys().cloned().collect();
+        self.management.unsettled.extend(held);
+    }
+
+    /// Runs until everything is as it should be, and returns how long that took.
+    pub(crate) fn converge(&mut self, bound: Duration) -> Result<Duration, Violation> {
+        let start = self.now;
+        let mut since = None;
+        loop {
+            match self.lack() {
+                None => {
+                    let since: Instant = *since.get_or_insert(self.now);
+                    if self.now - since >= STABLE {
+                        return Ok(since - start);
+                    }
+                }
+                Some(lack) if self.now - start > bound => {
+                    return Err(broken(
+                        CONVERGES,
+                        format!("{} s after the last fault: {lack}", bound.as_secs()),
+                    ));
+                }
+                Some(_) => since = None,
+            }
+            self.run_until(self.now + LOOK)?;
+        }
+    }
+
+    /// Nothing happens for a while; then every process is restarted, and nothing is written.
+    pub(crate) fn prove_rest(&mut self) -> Result<(), Violation> {
+        let (writes, words) = (self.management.writes, self.words);
+        self.run_until(self.now + QUIET)?;
+        if self.words != words {
+            return Err(broken(
+                NO_WRITES,
+                format!("{} messages though nothing had changed", self.words - words),
+            ));
+        }
+        self.still(writes, "though nothing had changed")?;
+        for t in 0..self.tenants.len() {
+            let t = u8::try_from(t).unwrap_or(u8::MAX);
+            let id = self.tenants[usize::from(t)].agent;
+            self.stop_agent(id, false);
+            self.start_agent(t);
+        }
+        self.converge(BOUND)?;
+        self.run_until(self.now + Duration::from_secs(2))?;
+        self.still(writes, "after a restart of the agents")?;
+        self.kill_hub();
+        self.start_hub();
+        self.converge(BOUND)?;
+        self.run_until(self.now + QUIET)?;
+        self.still(writes, "after a restart of the hub")?;
+        match self.lack() {
+            Some(lack) => Err(broken(CONVERGES, format!("and later no more: {lack}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn still(&self, writes: u64, when: &str) -> Result<(), Violation> {
+        if self.management.writes == writes {
+            return Ok(());
+        }
+        Err(broken(
+            NO_WRITES,
+            format!("{} writes {when}", self.management.writes - writes),
+        ))
+    }
+
+    /// What is not as it should be.
+    fn lack(&self) -> Option<String> {
+        let Some(hub) = self.hub.as_ref().filter(|hub| hub.is_ready()) else {
+            return Some("no hub".into());
+        };
+        if !hub.runs.is_empty() || self.has_writes() || self.has_ops() {
+            return Some("the hub is at work".into());
+        }
+        if self
+            .conns
+            .values()
+            .any(|conn| conn.up.in_flight + conn.down.in_flight > 0)
+        {
+            return Some("messages are on their way".into());
+        }
+        for (t, tenant) in self.tenants.iter().enumerate() {
+            let t = u8::try_from(t).unwrap_or(u8::MAX);
+            let Some(agent) = self.agents.get(&tenant.agent) else {
+                return Some(format!("{} has no agent", tenant.name));
+            };
+            let connected = agent
+                .conn
+                .and_then(|number| self.conns.get(&number))
+                .is_some_and(|conn| {
+                    conn.seat.is_some() && !conn.up.swallows && !conn.down.swallows
+                });
+            if !connected || !agent.session.is_synced() || !agent.reading {
+                return Some(format!("{} is not synced", tenant.name));
+            }
+            for k in 0..KEYS {
+                if let Some(lack) = self.lack_of(t, k) {
+                    return Some(format!("{} s{k}: {lack}", tenant.name));
+                }
+            }
+        }
+        None
+    }
+
+    fn lack_of(&self, t: u8, k: u8) -> Option<String> {
+        let tenant = &self.tenants[usize::from(t)];
+        let objects = self.management.objects.get(&self.id(t, k));
+        let Some(service) = tenant.cluster.services.get(&k) else {
+            return match objects {
+                Some(_)
+                    if !(self.is_held(t)
+                        || self.ledger.is_excused(Finding::BrakeForgotten)
+                            && self.ledger.was_held(t, k)
+                            && !self.ledger.released[usize::from(t)]) =>
+                {
+                    Some("objects of what is not wanted".into())
+                }
+                _ => None,
+            };
+        };
+        if service.deleting {
+            return Some("waits for its finalizer to go".into());
+        }
+        let agent = self.agents.get(&tenant.agent)?;
+        if service.version == Version::Rejected
+            && objects.is_none()
+            && tenant.cluster.nodes.is_empty()
+            && agent
+                .current(k)
+                .is_some_and(|answer| matches!(answer.outcome, Outcome::Refused { .. }))
+        {
+            // It is tried again after a while, and then there is nowhere to send it to.
+            return Some("a rejection still stands".into());
+        }
+        if self.ledger.was_unreadable(t, k) && self.ledger.is_excused(Finding::UnreadableForgotten)
+            || self.ledger.was_missed(t, k) && self.ledger.is_excused(Finding::StaleAnswer)
+        {
+            return None;
+        }
+        let Some(answer) = agent.current(k) else {
+            return Some("has no answer to its present version".into());
+        };
+        let managed = objects.and_then(|objects| objects.service.as_ref());
+        let given: Vec<IpAddr> = objects.map(|it| it.given()).unwrap_or_default();
+        if service.view != given && !self.ledger.is_robbed(t, k) {
+            return Some(format!(
+                "shows {:?}, and its management Service has {given:?}",
+                service.view
+            ));
+        }
+        let Version::Good(_) = service.version else {
+            return match &answer.outcome {
+                Outcome::Refused { .. } => None,
+                // Nobody has tried yet.
+                Outcome::Pending(_) if tenant.cluster.nodes.is_empty() => None,
+                other => Some(format!("should be refused, and is {other:?}")),
+            };
+        };
+        if let Outcome::Pending(why) = &answer.outcome
+            && (why.reason == "NoNodeAddresses" && tenant.cluster.nodes.is_empty()
+                || why.reason == "AwaitingAddress" && self.ledger.is_robbed(t, k))
+        {
+            return None;
+        }
+        if answer.outcome != Outcome::Programmed || !service.programmed {
+            return Some(format!("should be programmed, and is {:?}", answer.outcome));
+        }
+        let (Some(objects), Some(managed)) = (objects, managed) else {
+            return Some("has no management Service".into());
+        };
+        let port = node_port(service.version);
+        let nodes: BTreeSet<IpAddr> = tenant
+            .cluster
+            .nodes
+            .iter()
+            .map(|n| node_address(t, *n))
+            .collect();
+        let backends: BTreeSet<IpAddr> = objects
+            .slices
+            .values()
+            .flat_map(|slice| slice.object.shape.addresses.clone())
+            .collect();
+        let ports_right = objects.slices.values().all(|slice| {
+            let mut ports = slice.object.shape.ports.values();
+            ports.all(|(_, number)| *number == port)
+        });
+        let pinned: Vec<IpAddr> = objects.pinned().into_iter().collect();
+        if given.len() != 1 || pinned != given || objects.recorded() != given {
+            return Some(format!(
+                "has {given:?}, is pinned to {pinned:?} and on record with {:?}",
+                objects.recorded()
+            ));
+        }
+        if managed.deleting
+            || managed
+                .object
+                .shape
+                .ports
+                .values()
+                .any(|it| it.target != port)
+        {
+            return Some("its management Service is that of another version".into());
+        }
+        if backends != nodes || !ports_right {
+            return Some(format!(
+                "its backends are {backends:?} and should be {nodes:?}"
+            ));
+        }
+        None
+    }
+
+    /// Whether the brake holds a tenant's deletions, by the hub's own count.
+    fn is_held(&self, t: u8) -> bool {
+        let Some(hub) = &self.hub else { return false };
+        let name = &self.tenants[usize::from(t)].name;
+        let (absent, total) = hub.tenants.missed(name);
+        brake(absent, total) && !self.ledger.released[usize::from(t)]
+    }
+
+    /// With [`Finding::BrakeForgotten`] excused: what was held and is not any more goes by an operator's hand.
+    pub(crate) fn release_forgotten(&mut self) {
+        for t in 0..self.tenants.len() {
+            let t = u8::try_from(t).unwrap_or(u8::MAX);
+            let forgotten = (0..KEYS).any(|k| {
+                self.ledger.was_held(t, k)
+                    && self.management.objects.contains_key(&self.id(t, k))
+                    && !self.tenants[usize::from(t)]
+                        .cluster
+                        .services
+                        .contains_key(&k)
+            });
+            if forgotten && !self.is_held(t) && self.ledger.is_excused(Finding::BrakeForgotten) {
+                self.release(t);
+            }
+        }
+    }
+
+    /// Lets the operator release what the brake holds.
+    pub(crate) fn release_all(&mut self) {
+        for t in 0..self.tenants.len() {
+            self.release(u8::try_from(t).unwrap_or(u8::MAX));
+        }
+    }
+
+    /// The moment of the last op has come.
+    pub(crate) fn run_ops(&mut self) -> Result<(), Violation> {
+        while self.has_ops() {
+            let next: Instant = self.now + Duration::from_secs(1);
+            self.run_until(next)?;
+        }
+        Ok(())
+    }
+}
