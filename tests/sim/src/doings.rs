@@ -85,10 +85,11 @@ impl World {
             }
             Op::CutOff { t, how } => self.cut(t, how),
             Op::HalfOpen { t, way } => self.with_conn(t, |conn| conn.pipe(way).swallows = true),
-            Op::Lose { t, way, count } => self.with_conn(t, |conn| {
-                conn.pipe(way).loses = count;
-                conn.lossy = true;
-            }),
+            Op::CutBehind { t, count } => {
+                self.tenant(t).cut_behind = Some(count);
+                true
+            }
+            Op::Lose { t, way, count } => self.with_conn(t, |conn| conn.pipe(way).loses = count),
             Op::Stall { t, way, ms } => {
                 let until = until(ms);
                 self.with_conn(t, |conn| {

@@ -24,6 +24,9 @@ pub enum Finding {
     PinIgnored,
     /// A Hello that arrives after a newer session has come and gone is welcomed, though its number is the older.
     LateHello,
+    /// What is missed and has no objects is dropped from memory; when objects of it appear after all (a reply was lost), its
+    /// grace counts from when the tenant's state was whole, which may be long ago.
+    GraceForgotten,
 }
 
 /// What is excused today: the others are mended.
@@ -32,4 +35,5 @@ pub const EXCUSED: &[Finding] = &[
     Finding::DyingAddress,
     Finding::GhostOfAReply,
     Finding::PinIgnored,
+    Finding::GraceForgotten,
 ];

@@ -85,6 +85,8 @@ struct Life {
     said: BTreeMap<Generation2, Vec<Answer>>,
     /// Its objects were deleted for its absence, and nothing was planned for it since.
     went_by_absence: bool,
+    /// It was not wanted, and there was nothing of it, since it was last wanted.
+    dropped: bool,
     /// The brake held its deletion at some time since it was missed.
     was_held: bool,
     /// This process of the hub has missed it after it had it.
@@ -117,6 +119,7 @@ impl Ledger {
             robbed: false,
             said: BTreeMap::new(),
             went_by_absence: false,
+            dropped: false,
             was_held: false,
             was_missed: false,
             was_unreadable: false,
@@ -240,6 +243,7 @@ impl Ledger {
                         ));
                     }
                     life.was_held = false;
+                    life.dropped = false;
                     Belief::Present {
                         uid: uid_number(service),
                     }
@@ -315,10 +319,13 @@ impl Ledger {
             return Err(broken(OWNED, format!("{id} is nobody's")));
         };
         let held = self.brake_holds(t, management);
+        let grace_is_excused = self.is_excused(Finding::GraceForgotten);
         let life = self.life(t, k);
         if plan.answer.is_some() {
             life.went_by_absence = false;
         }
+        let forgotten = grace_is_excused && life.dropped;
+        life.dropped |= plan.gone;
         for action in &plan.actions {
             let deletes = matches!(
                 action.write,
@@ -331,7 +338,7 @@ impl Ledger {
                 Belief::Present { .. } if !deletes => {}
                 Belief::Deleted | Belief::Absent { deleted: true, .. }
                     if matches!(action.write, Write::Delete { .. }) => {}
-                Belief::Absent { since, .. } if now >= since + GRACE && !held => {}
+                Belief::Absent { since, .. } if (now >= since + GRACE || forgotten) && !held => {}
                 _ => {
                     return Err(broken(
                         DELETION,
@@ -385,6 +392,9 @@ impl Ledger {
                 format!("{id}: said to be gone, while the hub still sees objects of it"),
             ));
         }
+        let dying =
+            matches!(&answer.outcome, Outcome::Pending(why) if why.reason == "BeingDeleted");
+        let dying = dying && self.is_excused(Finding::DyingAddress);
         let stale = self.is_excused(Finding::StaleAnswer) && self.life(t, k).went_by_absence;
         let present = match tenants.wanted(&name, &id.key).0 {
             Wanted::Present(generation, _) => generation == answer.generation,
@@ -396,6 +406,7 @@ impl Ledger {
             if let Some(ip) = objects.given().iter().find(|ip| said.contains(ip))
                 && !self.life(t, k).robbed
                 && !stale
+                && !dying
             {
                 return Err(broken(
                     SHARED_ADDRESS,
@@ -403,17 +414,13 @@ impl Ledger {
                 ));
             }
         }
-        let dying_is_excused = self.is_excused(Finding::DyingAddress);
         let life = self.life(t, k);
         let list = life.said.entry(answer.generation.0).or_default();
         if !list.contains(answer) {
             list.push(answer.clone());
         }
-        let dying =
-            matches!(&answer.outcome, Outcome::Pending(why) if why.reason == "BeingDeleted");
-        let excused = dying && dying_is_excused;
         if present
-            && !excused
+            && !dying
             && !life.tampered
             && !stale
             && let Some(ip) = said.first()

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use berth_hub::tenants::Seat;
+use berth_wire::v1::{AgentMessage, agent_message::Body as Up};
 
 use crate::{agent::AgentId, op::Way};
 
@@ -71,6 +72,46 @@ impl Pipe {
     }
 }
 
+/// What no transport loses, and what of it the protocol finds out all the same.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lost {
+    /// A Delta: the next one shows the gap.
+    pub(crate) delta: bool,
+    /// A part of a snapshot: its end shows that.
+    pub(crate) snapshot: bool,
+    /// Anything else: nothing shows it.
+    pub(crate) other: bool,
+}
+
+impl Lost {
+    /// A message up was lost.
+    pub(crate) fn lose(&mut self, message: &AgentMessage) {
+        match &message.body {
+            Some(Up::Delta(_)) => self.delta = true,
+            Some(Up::SnapshotBegin(_) | Up::SnapshotPage(_)) => self.snapshot = true,
+            Some(Up::Heartbeat(_)) => {}
+            _ => self.other = true,
+        }
+    }
+
+    /// A message up arrived: what it shows is mended from here on.
+    pub(crate) fn find(&mut self, message: &AgentMessage) {
+        match &message.body {
+            // The answer to either compares everything.
+            Some(Up::Delta(_)) if self.delta => (self.delta, self.snapshot) = (false, false),
+            Some(Up::SnapshotEnd(_)) if self.snapshot => {
+                (self.delta, self.snapshot) = (false, false);
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether only a new connection mends it.
+    pub(crate) fn is_for_good(self) -> bool {
+        self.delta || self.snapshot || self.other
+    }
+}
+
 /// A connection.
 pub(crate) struct Conn {
     pub(crate) tenant: u8,
@@ -81,8 +122,8 @@ pub(crate) struct Conn {
     pub(crate) number: u64,
     pub(crate) up: Pipe,
     pub(crate) down: Pipe,
-    /// Messages were lost from its middle; no transport would go on with it for ever.
-    pub(crate) lossy: bool,
+    /// What was lost from its middle, and has still to be found out.
+    pub(crate) lost: Lost,
     /// Of the last Delta that the hub's end was given.
     pub(crate) sequence: u64,
     /// What Hello said, for the mutation that lies about it.
@@ -101,7 +142,7 @@ impl Conn {
             seat: Some(seat),
             up: Pipe::new(now),
             down: Pipe::new(now),
-            lossy: false,
+            lost: Lost::default(),
             sequence: 0,
             hello_digests: Vec::new(),
             unfinished: None,

@@ -13,7 +13,7 @@ pub(crate) const KEYS: u8 = 8;
 pub(crate) const NODES: u8 = 3;
 
 /// A direction on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Way {
     /// From the agent to the hub.
     Up,
@@ -127,6 +127,11 @@ pub enum Op {
     CutOff {
         t: u8,
         how: Cut,
+    },
+    /// The connection is cut right behind so many further messages of the agent, which arrive.
+    CutBehind {
+        t: u8,
+        count: u8,
     },
     HalfOpen {
         t: u8,
@@ -243,6 +248,13 @@ impl Schedule {
             let after = delay(&mut rng);
             let op = draw(&mut rng, tenants);
             schedule.ops.push((after, op));
+            // What is just being said is the hardest to lose.
+            if rng.u8(0..10) == 0 {
+                let t = rng.u8(0..tenants);
+                let how = [Cut::Late, Cut::HubUnaware][rng.usize(0..2)];
+                schedule.ops.push((Duration::ZERO, speech(&mut rng, t)));
+                schedule.ops.push((Duration::ZERO, Op::CutOff { t, how }));
+            }
         }
         schedule
     }
@@ -296,7 +308,11 @@ fn draw(rng: &mut Rng, tenants: u8) -> Op {
             t,
             how: [Cut::Clean, Cut::HubUnaware, Cut::Late, Cut::AgentUnaware][rng.usize(0..4)],
         },
-        68..=70 => Op::HalfOpen { t, way },
+        68 => Op::HalfOpen { t, way },
+        69 | 70 => Op::CutBehind {
+            t,
+            count: rng.u8(1..7),
+        },
         71..=73 => Op::Lose { t, way, count },
         74..=76 => Op::Stall { t, way, ms },
         77 | 78 => Op::Slow {
@@ -315,6 +331,23 @@ fn draw(rng: &mut Rng, tenants: u8) -> Op {
         96 | 97 => Op::AllocatorAmnesia,
         98 => Op::ReleaseHeld { t },
         _ => Op::Delete { t, k },
+    }
+}
+
+/// Something of which the agent will speak at once.
+fn speech(rng: &mut Rng, t: u8) -> Op {
+    let k = rng.u8(0..KEYS);
+    match rng.u8(0..4) {
+        0 => Op::Delete { t, k },
+        1 => Op::NodeUp {
+            t,
+            n: rng.u8(0..NODES),
+        },
+        _ => Op::Apply {
+            t,
+            k,
+            v: version(rng),
+        },
     }
 }
 

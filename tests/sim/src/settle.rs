@@ -14,7 +14,7 @@ use crate::{
     cluster::{node_address, node_port},
     excuse::Finding,
     ledger::{CONVERGES, NO_WRITES, Violation, broken},
-    op::{KEYS, Version},
+    op::{KEYS, Version, Way},
     world::{Event, KINDS, World},
 };
 
@@ -43,6 +43,7 @@ impl World {
             let t = u8::try_from(t).unwrap_or(u8::MAX);
             let tenant = self.tenant(t);
             tenant.slow.0 = now;
+            tenant.cut_behind = None;
             tenant.source_down_until = now;
             let (agent, swapped) = (tenant.agent, std::mem::take(&mut tenant.swapped));
             let extra: Vec<_> = self
@@ -63,17 +64,18 @@ impl World {
             }
             self.source_back(t);
         }
-        for conn in self.conns.values_mut() {
-            for pipe in [&mut conn.up, &mut conn.down] {
-                if pipe.in_flight == 0 {
-                    pipe.busy_until = now;
-                }
+        let arrivals = self.arrivals();
+        for (number, conn) in &mut self.conns {
+            for way in [Way::Up, Way::Down] {
+                let pipe = conn.pipe(way);
+                pipe.loses = 0;
+                pipe.busy_until = arrivals.get(&(*number, way)).copied().unwrap_or(now);
             }
         }
         let lossy: Vec<_> = self
             .conns
             .values()
-            .filter(|conn| conn.lossy)
+            .filter(|conn| conn.lost.is_for_good())
             .map(|conn| conn.agent)
             .collect();
         for id in lossy {

@@ -73,7 +73,10 @@ impl World {
         for id in ids {
             while let Some((conn, word)) = self.agent_word(id) {
                 match word {
-                    Word::Say(message) => self.send_up(conn, *message),
+                    Word::Say(message) => {
+                        self.send_up(conn, *message);
+                        self.cut_behind(id);
+                    }
                     Word::End(cause) => self.agent_lets_go(id, cause),
                     Word::Wait(at) => {
                         next = [next, at].into_iter().flatten().min();
@@ -131,7 +134,23 @@ impl World {
         if let Some(at) = conn.up.send(self.now, latency) {
             self.at(at, Event::Up(number, Box::new(message)));
         } else {
+            conn.lost.lose(&message);
             self.stats.effect("message lost on its way up");
+        }
+    }
+
+    /// The agent has said something: perhaps that was the last that came through.
+    fn cut_behind(&mut self, id: AgentId) {
+        let Some(tenant) = self.tenants.iter_mut().find(|tenant| tenant.agent == id) else {
+            return;
+        };
+        let Some(left) = tenant.cut_behind.take() else {
+            return;
+        };
+        if left > 1 {
+            tenant.cut_behind = Some(left - 1);
+        } else {
+            self.agent_lets_go(id, Cause::Lost);
         }
     }
 
@@ -161,6 +180,7 @@ impl World {
         };
         conn.up.in_flight = conn.up.in_flight.saturating_sub(1);
         note_unfinished(&mut conn.unfinished, &message);
+        conn.lost.find(&message);
         if let Some(Up::Delta(delta)) = &message.body {
             conn.sequence = delta.sequence;
         }
@@ -335,6 +355,7 @@ impl World {
         if let Some(at) = conn.down.send(self.now, latency) {
             self.at(at, Event::Down(number, Box::new(message)));
         } else {
+            conn.lost.other = true;
             self.stats.effect("message lost on its way down");
         }
         Ok(())

@@ -24,7 +24,7 @@ use crate::{
     management::{Management, Reply, Report},
     mutation::Mutation,
     net::Conn,
-    op::{KEYS, Op, Schedule},
+    op::{KEYS, Op, Schedule, Way},
     runner::Case,
     stats::Stats,
 };
@@ -32,7 +32,7 @@ use crate::{
 /// The kinds of managed object, in the order of the watches.
 pub(crate) const KINDS: [Kind; 3] = [Kind::Service, Kind::EndpointSlice, Kind::LoadBalancer];
 /// So many events without an end are a storm.
-const MAX_STEPS: u64 = 200_000;
+const MAX_STEPS: u64 = 60_000;
 
 /// Something that happens at a moment.
 pub(crate) enum Event {
@@ -72,6 +72,8 @@ pub(crate) struct Tenant {
     pub(crate) bound: String,
     pub(crate) agent: AgentId,
     pub(crate) next_uid: u64,
+    /// Its agent's connection is cut behind so many messages more.
+    pub(crate) cut_behind: Option<u8>,
     pub(crate) slow: (Instant, Duration),
 }
 
@@ -136,6 +138,7 @@ impl World {
                 source_down_until: base,
                 agent: 0,
                 next_uid: 1,
+                cut_behind: None,
                 slow: (base, Duration::ZERO),
             }
         });
@@ -363,6 +366,17 @@ impl World {
         for event in self.take_up(number) {
             self.at(when, event);
         }
+    }
+
+    /// When the last of what is on its way arrives, by connection and direction.
+    pub(crate) fn arrivals(&self) -> BTreeMap<(ConnId, Way), Instant> {
+        let arrival = |((at, _), event): (&(Instant, u64), &Event)| match event {
+            Event::Up(number, _) => Some(((*number, Way::Up), *at)),
+            Event::Down(number, _) => Some(((*number, Way::Down), *at)),
+            _ => None,
+        };
+        // In order: of each pipe the last one stays.
+        self.queue.iter().filter_map(arrival).collect()
     }
 
     /// What is on its way up a connection is lost.
