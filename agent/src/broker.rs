@@ -217,7 +217,9 @@ impl Broker {
                     self.metrics.session_up.set(1);
                     news.push(event);
                 }
-                Event::Synced | Event::Drain { .. } | Event::Ignored(_) => news.push(event),
+                Event::Synced | Event::Waiting { .. } | Event::Drain { .. } | Event::Ignored(_) => {
+                    news.push(event)
+                }
             }
         }
         self.wake(&state);

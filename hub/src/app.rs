@@ -69,6 +69,7 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     let listening = ListenMetrics::register(metrics.registry_mut());
     let (sessions, writes) = (SessionMetrics::default(), WriteMetrics::default());
     sessions.register(metrics.registry_mut());
+    tenants.turn_gauges().register(metrics.registry_mut());
     writes.register(metrics.registry_mut());
     let admin = AdminServer::bind(settings.admin_listen, Arc::new(metrics), ready.clone()).await?;
     tasks.spawn(admin.serve(stop.clone()));
@@ -274,10 +275,5 @@ impl Desires for Wishes {
 
     fn gone(&self, tenant: &TenantName, key: &ServiceKey) {
         self.tenants.gone(tenant, key);
-    }
-
-    /// One replica, and what a fenced session told never gets into `tenants`: there is nobody to yield to yet.
-    fn may_write(&self, _tenant: &TenantName) -> bool {
-        true
     }
 }

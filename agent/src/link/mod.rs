@@ -174,6 +174,9 @@ impl Link {
                 self.said = None;
                 info!("connected to the hub");
             }
+            Event::Waiting { ahead } => {
+                info!("the hub hears {ahead} other clusters first; what is served stays as it is");
+            }
             Event::Synced => {
                 course.synced_since.get_or_insert_with(Instant::now);
                 if let Some(unready) = self.unready.take() {

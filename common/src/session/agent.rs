@@ -11,9 +11,9 @@ use berth_wire::v1;
 use prost::Message as _;
 
 use super::{
-    HEARTBEAT, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE,
+    FEATURES, HEARTBEAT, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE, TURNS,
     digest::{Buckets, Digests},
-    snapshot::Tally,
+    snapshot::Outgoing,
 };
 use crate::{
     model::{Answer, Body, Generation, Key, Outcome, Versioned},
@@ -54,6 +54,11 @@ pub enum Event {
         /// How long at most to wait before the first attempt to come back after losing it.
         reconnect_spread: Duration,
     },
+    /// So many other tenants tell the hub their state first. What is served stays as it is.
+    Waiting {
+        /// How many.
+        ahead: u32,
+    },
     /// The hub holds everything that the tenant wants; told once per session.
     Synced,
     /// The hub's answer to what the tenant wants now: answers to anything older never come out here.
@@ -83,18 +88,33 @@ struct Live {
     sequence: u64,
     page_bytes: usize,
     snapshots: u64,
-    outgoing: Option<Outgoing>,
+    turn: Turn,
+    outgoing: Option<Box<Outgoing>>,
     /// The hub waits for a verified end, even if nothing differs: until it has one it takes no delta.
     must_tell: bool,
     /// Whether Synced was told.
     synced: bool,
 }
 
-struct Outgoing {
-    id: u64,
-    tally: Tally,
-    /// What is still to be sent, last first.
-    keys: Vec<Key>,
+/// The right to send a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The hub does not bound how many send one.
+    NotNeeded,
+    /// Not asked for.
+    None,
+    Asked,
+    Mine,
+}
+
+impl Live {
+    /// Whatever was sent of a snapshot does not count: it is to be sent anew, whole, in a turn of its own.
+    fn break_off(&mut self, owed: &mut Buckets) {
+        if let Some(outgoing) = self.outgoing.take() {
+            owed.merge(&outgoing.buckets);
+            self.must_tell = true;
+        }
+    }
 }
 
 /// The agent's state machine.
@@ -201,10 +221,20 @@ impl AgentSession {
             return false;
         }
         let mut other = false;
-        if let Source::Synced { cluster_uid } = &source {
-            self.known_uid.clone_from(cluster_uid);
-            other = matches!(self.phase, Phase::Waiting | Phase::Live(_))
-                && *cluster_uid != self.greeted_uid;
+        match (&source, &mut self.phase) {
+            (Source::Synced { cluster_uid }, phase) => {
+                self.known_uid.clone_from(cluster_uid);
+                other = matches!(phase, Phase::Waiting | Phase::Live(_))
+                    && *cluster_uid != self.greeted_uid;
+            }
+            // The hub gives a turn to others when it hears of this.
+            (Source::Unsynced { .. }, Phase::Live(live)) => {
+                live.break_off(&mut self.owed);
+                if live.turn != Turn::NotNeeded {
+                    live.turn = Turn::None;
+                }
+            }
+            (Source::Unsynced { .. }, _) => {}
         }
         self.source = source;
         self.source_untold = true;
@@ -271,6 +301,19 @@ impl AgentSession {
                 Ok(self.maybe_synced())
             }
             (Message::Heartbeat(_), Phase::Live(_)) => Ok(self.maybe_synced()),
+            (Message::Turn(turn), Phase::Live(live)) => Ok(match (live.turn, turn.ahead) {
+                (Turn::Asked, 0) => {
+                    live.turn = Turn::Mine;
+                    Vec::new()
+                }
+                (Turn::Asked | Turn::Mine, ahead) if ahead > 0 => {
+                    live.turn = Turn::Asked;
+                    live.break_off(&mut self.owed);
+                    vec![Event::Waiting { ahead }]
+                }
+                // Of a turn that was given up meanwhile.
+                _ => Vec::new(),
+            }),
         }
     }
 
@@ -290,6 +333,11 @@ impl AgentSession {
             sequence: 0,
             page_bytes: page_bytes.clamp(1024, PAGE_BYTES),
             snapshots: 0,
+            turn: if welcome.features.iter().any(|feature| feature == TURNS) {
+                Turn::None
+            } else {
+                Turn::NotNeeded
+            },
             outgoing: None,
             must_tell: !self.greeted_synced,
             synced: false,
@@ -352,22 +400,28 @@ impl AgentSession {
                 }
                 if synced {
                     if let Some(outgoing) = &mut live.outgoing {
-                        let page = next_page(outgoing, &self.table, live.page_bytes, |key| {
+                        let page = outgoing.next_page(&self.table, live.page_bytes, |key| {
                             self.dirty.remove(key);
                             self.sending.remove(key);
                         });
                         if let Some(page) = page {
                             return Some(Message::SnapshotPage(page));
                         }
-                        return live
-                            .outgoing
-                            .take()
-                            .map(|o| Message::SnapshotEnd(o.tally.end(o.id)));
+                        if live.turn != Turn::NotNeeded {
+                            live.turn = Turn::None;
+                        }
+                        return live.outgoing.take().map(|o| Message::SnapshotEnd(o.end()));
                     }
                     if live.must_tell || !self.owed.is_empty() {
-                        return Some(self.begin_snapshot());
-                    }
-                    if let Some(delta) = self.next_delta() {
+                        match live.turn {
+                            Turn::NotNeeded | Turn::Mine => return Some(self.begin_snapshot()),
+                            Turn::None => {
+                                live.turn = Turn::Asked;
+                                return Some(Message::TurnRequest(v1::TurnRequest {}));
+                            }
+                            Turn::Asked => {}
+                        }
+                    } else if let Some(delta) = self.next_delta() {
                         return Some(delta);
                     }
                 }
@@ -390,7 +444,7 @@ impl AgentSession {
         v1::Hello {
             protocol_min: PROTOCOL,
             protocol_max: PROTOCOL,
-            features: Vec::new(),
+            features: FEATURES.iter().map(ToString::to_string).collect(),
             agent_version: self.info.version.clone(),
             instance_id: self.info.instance_id.clone(),
             cluster_uid: self.known_uid.clone(),
@@ -417,11 +471,7 @@ impl AgentSession {
             live.snapshots += 1;
             live.must_tell = false;
             id = live.snapshots;
-            live.outgoing = Some(Outgoing {
-                id,
-                tally: Tally::default(),
-                keys,
-            });
+            live.outgoing = Some(Box::new(Outgoing::new(id, buckets, keys)));
         }
         v1::agent_message::Body::SnapshotBegin(v1::SnapshotBegin {
             id,
@@ -523,34 +573,6 @@ impl AgentSession {
     fn mark_tombstones(&mut self) {
         self.dirty.extend(self.tombstones.keys().cloned());
     }
-}
-
-/// The next page, of what is left and still wanted; None when all was sent.
-fn next_page(
-    outgoing: &mut Outgoing,
-    table: &BTreeMap<Key, Versioned<Body>>,
-    page_bytes: usize,
-    mut sent: impl FnMut(&Key),
-) -> Option<v1::SnapshotPage> {
-    let mut resources = Vec::new();
-    let mut bytes = 0;
-    while bytes < page_bytes
-        && let Some(key) = outgoing.keys.pop()
-    {
-        // Removed since the snapshot began: the hub will hear of it by a delta, or did not know it at all.
-        let Some(resource) = table.get(&key) else {
-            continue;
-        };
-        let wire = resource_to_wire(&key, resource);
-        bytes += wire.encoded_len();
-        outgoing.tally.add(&key_to_wire(&key), resource.generation);
-        resources.push(wire);
-        sent(&key);
-    }
-    (!resources.is_empty()).then_some(v1::SnapshotPage {
-        id: outgoing.id,
-        resources,
-    })
 }
 
 fn source_state(source: &Source) -> v1::SourceState {

@@ -88,6 +88,13 @@ impl Buckets {
         self.insert(bucket(key));
     }
 
+    /// Adds all of another set.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine |= theirs;
+        }
+    }
+
     fn insert(&mut self, bucket: usize) {
         self.0[bucket / 8] |= 1 << (bucket % 8);
     }

@@ -11,7 +11,7 @@ use berth_wire::v1;
 use prost::Message as _;
 
 use super::{
-    HEARTBEAT, MESSAGE_BYTES, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE,
+    FEATURES, HEARTBEAT, MESSAGE_BYTES, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE, TURNS,
     digest::{Buckets, Digests},
     held::{Held, Received, Touched},
     snapshot::Incoming,
@@ -52,6 +52,8 @@ pub struct Greeting {
     pub cluster_uid: String,
     /// Whether the agent has read its cluster.
     pub synced: bool,
+    /// What of this release's features the agent knows.
+    features: Vec<&'static str>,
     digests: Option<Digests>,
 }
 
@@ -68,6 +70,31 @@ pub struct Taken {
     pub source: Option<Result<(), String>>,
     /// What was discarded, for the log.
     pub discarded: Option<String>,
+    /// What became of the session's turn.
+    pub turn: Option<TurnNews>,
+}
+
+/// What a message means for the session's turn to send a snapshot. Who has one is decided over all sessions, by the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnNews {
+    /// The agent asks for one.
+    Asked,
+    /// An agent that knows no turns has begun a snapshot.
+    Seized,
+    /// A part of the snapshot came.
+    Used,
+    /// The snapshot has ended, well or not, or its agent cannot go on with it.
+    Over,
+}
+
+/// Whether this session may send a snapshot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The agent knows no turns.
+    Unbound,
+    No,
+    Waits,
+    Has,
 }
 
 enum Phase {
@@ -82,6 +109,7 @@ pub struct HubSession {
     limits: Limits,
     phase: Phase,
     incoming: Option<Incoming<(Generation, Received)>>,
+    turn: Turn,
     /// Of the last Delta taken in.
     sequence: u64,
     outbox: Outbox,
@@ -93,6 +121,7 @@ pub struct HubSession {
 struct Outbox {
     welcome: Option<v1::Welcome>,
     resync: Option<v1::ResyncRequired>,
+    turn: Option<v1::Turn>,
     answers: BTreeMap<(i32, String, String), v1::Answer>,
     beat: bool,
     drain: Option<v1::Drain>,
@@ -106,6 +135,7 @@ impl HubSession {
             limits,
             phase: Phase::Greeting,
             incoming: None,
+            turn: Turn::Unbound,
             sequence: 0,
             outbox: Outbox::default(),
             last_sent: now,
@@ -132,19 +162,25 @@ impl HubSession {
     ) -> Result<Taken, ProtocolError> {
         use v1::agent_message::Body as Message;
         self.last_heard = now;
-        let message = message.body.ok_or(ProtocolError::Unreadable)?;
+        let Some(message) = message.body else {
+            return match self.phase {
+                // Of a newer release, which can do without an answer to it.
+                Phase::Live => Ok(Taken {
+                    discarded: Some("a message that this release does not know".into()),
+                    ..Taken::default()
+                }),
+                Phase::Greeting | Phase::Deciding => Err(ProtocolError::Unreadable),
+            };
+        };
         match (&self.phase, message) {
             (Phase::Greeting, Message::Hello(hello)) => self.hello(hello),
             (_, Message::Hello(_)) => Err(ProtocolError::OutOfTurn("a second Hello")),
             (Phase::Greeting | Phase::Deciding, _) => {
                 Err(ProtocolError::OutOfTurn("a message before Hello"))
             }
-            (Phase::Live, Message::Source(source)) => Ok(Taken {
-                source: Some(if source.synced {
-                    Ok(())
-                } else {
-                    Err(source.reason.chars().take(256).collect())
-                }),
+            (Phase::Live, Message::Source(source)) => Ok(self.source(&source)),
+            (Phase::Live, Message::TurnRequest(_)) => Ok(Taken {
+                turn: (self.turn != Turn::Unbound).then_some(TurnNews::Asked),
                 ..Taken::default()
             }),
             (Phase::Live, Message::SnapshotBegin(begin)) => self.begin(&begin),
@@ -183,6 +219,11 @@ impl HubSession {
         self.phase = Phase::Deciding;
         Ok(Taken {
             greeting: Some(Greeting {
+                features: FEATURES
+                    .iter()
+                    .filter(|known| hello.features.iter().any(|named| named == **known))
+                    .copied()
+                    .collect(),
                 agent_version: hello.agent_version,
                 instance_id: hello.instance_id,
                 cluster_uid: hello.cluster_uid,
@@ -202,6 +243,9 @@ impl HubSession {
         now: Instant,
     ) -> Touched {
         self.phase = Phase::Live;
+        if greeting.features.contains(&TURNS) {
+            self.turn = Turn::No;
+        }
         let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         self.outbox.welcome = Some(v1::Welcome {
             protocol: PROTOCOL,
@@ -215,7 +259,7 @@ impl HubSession {
                 heartbeat_ms: clamp(HEARTBEAT.as_millis() as usize),
             }),
             digests: held.digests().to_bytes().into(),
-            features: Vec::new(),
+            features: greeting.features.iter().map(ToString::to_string).collect(),
             capabilities: Some(v1::Capabilities {
                 protocols: vec![v1::Protocol::Tcp.into(), v1::Protocol::Udp.into()],
             }),
@@ -227,18 +271,72 @@ impl HubSession {
         }
     }
 
+    fn source(&mut self, source: &v1::SourceState) -> Taken {
+        if source.synced {
+            return Taken {
+                source: Some(Ok(())),
+                ..Taken::default()
+            };
+        }
+        self.incoming = None;
+        if self.turn != Turn::Unbound {
+            self.turn = Turn::No;
+        }
+        Taken {
+            source: Some(Err(source.reason.chars().take(256).collect())),
+            turn: Some(TurnNews::Over),
+            ..Taken::default()
+        }
+    }
+
     fn begin(&mut self, begin: &v1::SnapshotBegin) -> Result<Taken, ProtocolError> {
         let buckets = Buckets::from_bytes(&begin.buckets).ok_or_else(|| {
             ProtocolError::Invalid("SnapshotBegin.buckets are neither 32 bytes nor none".into())
         })?;
+        let turn = match self.turn {
+            Turn::Unbound => TurnNews::Seized,
+            Turn::Has => TurnNews::Used,
+            // It crossed with the message that took the turn away, and comes again in the next one.
+            Turn::No | Turn::Waits => {
+                return Ok(Taken {
+                    discarded: Some("a snapshot out of turn".into()),
+                    ..Taken::default()
+                });
+            }
+        };
         self.incoming = Some(Incoming::new(begin.id, buckets));
-        Ok(Taken::default())
+        Ok(Taken {
+            turn: Some(turn),
+            ..Taken::default()
+        })
+    }
+
+    /// So many others send their snapshots first; 0: it is this session's turn.
+    pub fn turn(&mut self, ahead: u32) {
+        match (self.turn, ahead) {
+            (Turn::Unbound, _) => return,
+            (_, 0) => self.turn = Turn::Has,
+            _ => {
+                self.turn = Turn::Waits;
+                self.incoming = None;
+            }
+        }
+        self.outbox.turn = Some(v1::Turn { ahead });
+    }
+
+    /// Whether the agent waits for its turn.
+    pub fn waits_for_turn(&self) -> bool {
+        self.turn == Turn::Waits
     }
 
     fn page(&mut self, page: v1::SnapshotPage) -> Result<Taken, ProtocolError> {
-        let mut taken = Taken::default();
+        let mut taken = Taken {
+            turn: Some(TurnNews::Used),
+            ..Taken::default()
+        };
         let most = (self.limits.services + self.limits.nodes) as u64;
         let Some(incoming) = self.incoming.as_mut().filter(|i| i.is(page.id)) else {
+            taken.turn = None;
             taken.discarded = Some("a page of no snapshot that was begun".into());
             return Ok(taken);
         };
@@ -261,7 +359,10 @@ impl HubSession {
             Some(incoming) => incoming.verify(end),
             None => Err("the end of no snapshot that was begun".into()),
         };
-        match verified {
+        if self.turn == Turn::Has {
+            self.turn = Turn::No;
+        }
+        let taken = match verified {
             Ok((buckets, resources)) => {
                 self.outbox.beat = true;
                 let resources = resources
@@ -274,6 +375,10 @@ impl HubSession {
                 }
             }
             Err(reason) => self.resync(reason, held),
+        };
+        Taken {
+            turn: (!self.waits_for_turn()).then_some(TurnNews::Over),
+            ..taken
         }
     }
 
@@ -384,6 +489,8 @@ impl HubSession {
             Message::Drain(drain)
         } else if let Some(resync) = outbox.resync.take() {
             Message::ResyncRequired(resync)
+        } else if let Some(turn) = outbox.turn.take() {
+            Message::Turn(turn)
         } else if outbox.beat || beat_due {
             outbox.beat = false;
             Message::Heartbeat(v1::Heartbeat {

@@ -24,6 +24,10 @@ pub const REASON_TRAILER: &str = "berth-reason";
 pub const TENANT_UNKNOWN: &str = "tenant-unknown";
 /// The protocol version of this release.
 pub const PROTOCOL: u32 = 1;
+/// The feature by which a hub bounds how many agents send a snapshot at the same time.
+pub const TURNS: &str = "turns";
+/// All features of this release.
+pub const FEATURES: &[&str] = &[TURNS];
 /// Each side says something at least this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A peer that said nothing for this long is gone (DESIGN.md rule 10).

@@ -1,11 +1,17 @@
 //! A snapshot on its way: both ends count and hash the same entries in the same order, and only when they agree at the
 //! end does anything of it count.
 
+use std::collections::BTreeMap;
+
 use berth_wire::v1;
+use prost::Message as _;
 use sha2::{Digest as _, Sha256};
 
 use super::digest::{Buckets, entry};
-use crate::model::{Generation, Key};
+use crate::{
+    model::{Body, Generation, Key, Versioned},
+    wire::{key_to_wire, resource_to_wire},
+};
 
 /// Count and hash over the entries of a snapshot, as both ends keep them.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +39,61 @@ impl Tally {
             count: self.count,
             sha256: self.hash.finalize().to_vec().into(),
         }
+    }
+}
+
+/// The sending end of a snapshot.
+pub(super) struct Outgoing {
+    id: u64,
+    /// What the snapshot replaces.
+    pub(super) buckets: Buckets,
+    tally: Tally,
+    /// What is still to be sent, last first.
+    keys: Vec<Key>,
+}
+
+impl Outgoing {
+    /// A snapshot of these keys, the last first.
+    pub(super) fn new(id: u64, buckets: Buckets, keys: Vec<Key>) -> Self {
+        Self {
+            id,
+            buckets,
+            tally: Tally::default(),
+            keys,
+        }
+    }
+
+    /// The next page, of what is left and still wanted; None when all was sent.
+    pub(super) fn next_page(
+        &mut self,
+        table: &BTreeMap<Key, Versioned<Body>>,
+        page_bytes: usize,
+        mut sent: impl FnMut(&Key),
+    ) -> Option<v1::SnapshotPage> {
+        let mut resources = Vec::new();
+        let mut bytes = 0;
+        while bytes < page_bytes
+            && let Some(key) = self.keys.pop()
+        {
+            // Removed since the snapshot began: the hub will hear of it by a delta, or did not know it at all.
+            let Some(resource) = table.get(&key) else {
+                continue;
+            };
+            let wire = resource_to_wire(&key, resource);
+            bytes += wire.encoded_len();
+            self.tally.add(&key_to_wire(&key), resource.generation);
+            resources.push(wire);
+            sent(&key);
+        }
+        (!resources.is_empty()).then_some(v1::SnapshotPage {
+            id: self.id,
+            resources,
+        })
+    }
+
+    /// The end, when all was sent.
+    pub(super) fn end(self) -> v1::SnapshotEnd {
+        self.tally.end(self.id)
     }
 }
 
@@ -110,7 +171,7 @@ impl<T> Incoming<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{model::ServiceKey, wire::key_to_wire};
+    use crate::model::ServiceKey;
 
     fn key(name: &str) -> Key {
         Key::Service(ServiceKey::new("default", name))

@@ -1,5 +1,8 @@
 //! Both ends of the session against each other, through a pipe that may be cut between any two messages.
 
+mod turns;
+mod versions;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
@@ -12,7 +15,7 @@ use super::{
     HEARTBEAT, SILENCE,
     agent::{AgentInfo, AgentSession, Event, Source},
     held::{Held, Wanted},
-    hub::{HubSession, Limits, Taken},
+    hub::{HubSession, Limits, Taken, TurnNews},
 };
 use crate::model::{
     Answer, Body, IpFamily, Key, Node, NodeName, Outcome, Port, Protocol, Service, ServiceKey,
@@ -61,6 +64,12 @@ struct Pair {
     /// Messages of the agent in this session, by their kind.
     sent: Vec<v1::AgentMessage>,
     discarded: Vec<String>,
+    /// So many others come first whenever the agent asks for its turn.
+    ahead: u32,
+    /// What became of turns.
+    turns: Vec<TurnNews>,
+    /// The last Welcome.
+    welcome: v1::Welcome,
 }
 
 impl Pair {
@@ -80,6 +89,9 @@ impl Pair {
             events: Vec::new(),
             sent: Vec::new(),
             discarded: Vec::new(),
+            ahead: 0,
+            turns: Vec::new(),
+            welcome: v1::Welcome::default(),
         }
     }
 
@@ -101,6 +113,9 @@ impl Pair {
         }
         let down = self.hub.next_message(self.now);
         if let Some(message) = down.clone() {
+            if let Some(v1::hub_message::Body::Welcome(welcome)) = &message.body {
+                self.welcome = welcome.clone();
+            }
             let events = self.agent.received(message, self.now).unwrap();
             self.events.extend(events);
         }
@@ -108,17 +123,27 @@ impl Pair {
     }
 
     fn tell_hub(&mut self, message: v1::AgentMessage) {
-        let taken = self.hub.receive(message, &mut self.held, self.now).unwrap();
+        self.try_hub(message).unwrap();
+    }
+
+    fn try_hub(&mut self, message: v1::AgentMessage) -> Result<(), super::ProtocolError> {
+        let taken = self.hub.receive(message, &mut self.held, self.now)?;
         let Taken {
             greeting,
             discarded,
+            turn,
             ..
         } = taken;
         self.discarded.extend(discarded);
+        self.turns.extend(turn);
+        if turn == Some(TurnNews::Asked) {
+            self.hub.turn(self.ahead);
+        }
         if let Some(greeting) = greeting {
             let spread = Duration::from_secs(1);
             self.hub.accept(&greeting, spread, &mut self.held, self.now);
         }
+        Ok(())
     }
 
     fn settle(&mut self) {
@@ -454,14 +479,8 @@ fn hostile_40_a_snapshot_over_the_quota_ends_the_session_and_the_prior_state_sta
             pair.agent.received(down, pair.now).unwrap();
             continue;
         };
-        match pair.hub.receive(message, &mut pair.held, pair.now) {
-            Ok(taken) => {
-                if let Some(greeting) = taken.greeting {
-                    pair.hub
-                        .accept(&greeting, Duration::ZERO, &mut pair.held, pair.now);
-                }
-            }
-            Err(error) => break error,
+        if let Err(error) = pair.try_hub(message) {
+            break error;
         }
     };
     assert!(matches!(error, super::ProtocolError::TooMuch(_)));

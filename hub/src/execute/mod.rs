@@ -5,6 +5,8 @@
 
 mod failure;
 mod metrics;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::{
@@ -55,8 +57,11 @@ pub trait Desires: Send + Sync + 'static {
     /// The key is not wanted, and nothing is left of it.
     fn gone(&self, tenant: &TenantName, key: &ServiceKey);
 
-    /// Whether this process may write for this tenant: asked right before each write.
-    fn may_write(&self, tenant: &TenantName) -> bool;
+    /// Whether a plan for this is still to be carried out: asked right before each write, so that nothing is written for a
+    /// session that was overtaken after the plan was made (DESIGN.md invariant 4).
+    fn still_wants(&self, tenant: &TenantName, key: &ServiceKey, planned: &Want) -> bool {
+        self.want(tenant, key).is(planned)
+    }
 }
 
 /// See the module.
@@ -145,8 +150,8 @@ impl<D: Desires> Executor<D> {
             if plan.gone {
                 self.desires.gone(&id.tenant, &id.key);
             }
-            let generation = match want {
-                Want::Present { generation, .. } => Some(generation),
+            let generation = match &want {
+                Want::Present { generation, .. } => Some(*generation),
                 Want::Deleted | Want::Absent { .. } | Want::Unknown => None,
             };
             if plan.actions.is_empty() {
@@ -158,7 +163,7 @@ impl<D: Desires> Executor<D> {
             let actions = plan
                 .actions
                 .iter()
-                .map(|action| self.perform(id, action, generation));
+                .map(|action| self.perform(id, action, &want, generation));
             if join_all(actions).await.contains(&false) {
                 return Done::Failed;
             }
@@ -185,10 +190,16 @@ impl<D: Desires> Executor<D> {
 
     /// Carries out one action. Returns whether it may be planned on from here: also after a failure, where the failure
     /// itself is something that the next plan knows.
-    async fn perform(&self, id: &Id, action: &Action, generation: Option<Generation>) -> bool {
-        if !self.desires.may_write(&id.tenant) {
-            debug!("not written: this process may not write now");
-            return false;
+    async fn perform(
+        &self,
+        id: &Id,
+        action: &Action,
+        planned: &Want,
+        generation: Option<Generation>,
+    ) -> bool {
+        if !self.desires.still_wants(&id.tenant, &id.key, planned) {
+            debug!("not written: overtaken by what the tenant wants now");
+            return true;
         }
         let result = self.writer.write(id, &action.write).await;
         self.metrics.wrote(&action.write, result.as_ref().err());

@@ -156,7 +156,7 @@ impl Directory {
     }
 
     /// A complete list. Returns the tenants whose Services are to be planned again.
-    pub(super) fn listed(&self, tenants: Vec<Tenant>) -> Vec<TenantName> {
+    pub(crate) fn listed(&self, tenants: Vec<Tenant>) -> Vec<TenantName> {
         let names: HashSet<String> = tenants
             .iter()
             .filter_map(|tenant| tenant.metadata.name.clone())

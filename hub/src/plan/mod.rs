@@ -83,6 +83,31 @@ pub enum Want {
     Unknown,
 }
 
+impl Want {
+    /// Whether the tenant wants the very same: the same version, told once, among the same nodes.
+    pub fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Present {
+                    generation,
+                    service,
+                    nodes,
+                },
+                Self::Present {
+                    generation: g,
+                    service: s,
+                    nodes: n,
+                },
+            ) => generation == g && Arc::ptr_eq(service, s) && Arc::ptr_eq(nodes, n),
+            (Self::Absent { since, held }, Self::Absent { since: s, held: h }) => {
+                since == s && held == h
+            }
+            (Self::Deleted, Self::Deleted) | (Self::Unknown, Self::Unknown) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Who gives addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allocator {

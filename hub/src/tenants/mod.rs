@@ -5,6 +5,7 @@
 mod seat;
 #[cfg(test)]
 mod tests;
+mod turns;
 
 use std::{
     collections::BTreeMap,
@@ -21,13 +22,18 @@ use berth_common::{
     session::{
         ProtocolError,
         held::{Held, Nodes, Wanted},
-        hub::{Greeting, Limits},
+        hub::{Greeting, Limits, TurnNews},
     },
 };
 use berth_wire::v1;
 
 use seat::State;
 pub use seat::{Ending, Next, Seat};
+pub use turns::TurnGauges;
+use turns::{Call, Turns};
+
+/// How many tenants send a snapshot at the same time, unless it is set otherwise.
+pub const SNAPSHOTS: usize = 64;
 
 /// What the `Tenant` object says of a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -114,13 +120,19 @@ pub struct Tenants {
     next_session: AtomicU64,
     marks: Arc<dyn Marks>,
     limits: Limits,
+    /// Locked by itself, or under one tenant's lock; no tenant is locked under it.
+    turns: Mutex<Turns<TenantName>>,
+    turn_gauges: TurnGauges,
     changed: tokio::sync::Notify,
 }
 
 impl Tenants {
     /// None yet. `first_session` is higher than any number given out before, also by an earlier process.
     pub fn new(first_session: u64, limits: Limits, marks: Arc<dyn Marks>) -> Self {
+        let turn_gauges = TurnGauges::default();
         Self {
+            turns: Mutex::new(Turns::new(SNAPSHOTS, turn_gauges.clone())),
+            turn_gauges,
             tenants: RwLock::default(),
             admissions: RwLock::default(),
             next_session: AtomicU64::new(first_session),
@@ -128,6 +140,18 @@ impl Tenants {
             limits,
             changed: tokio::sync::Notify::new(),
         }
+    }
+
+    /// Lets so many tenants send a snapshot at the same time, and not [`SNAPSHOTS`].
+    #[must_use]
+    pub fn with_snapshots(mut self, most: usize) -> Self {
+        self.turns = Mutex::new(Turns::new(most, self.turn_gauges.clone()));
+        self
+    }
+
+    /// How many send a snapshot, and how many wait for their turn.
+    pub fn turn_gauges(&self) -> &TurnGauges {
+        &self.turn_gauges
     }
 
     /// What the `Tenant` objects say, all of them. A tenant that lost its admission loses its session.
@@ -239,6 +263,44 @@ impl Tenants {
         let fleet = u32::try_from(read(&self.tenants).len()).unwrap_or(u32::MAX);
         (Duration::from_millis(1) * fleet)
             .clamp(Duration::from_millis(100), Duration::from_secs(10))
+    }
+
+    /// What a message meant for a session's turn.
+    fn turn(&self, tenant: &TenantName, number: u64, news: TurnNews, now: Instant) {
+        let mut turns = lock(&self.turns);
+        let calls = match news {
+            TurnNews::Asked => turns.ask(number, tenant.clone()),
+            TurnNews::Seized => {
+                turns.seize(number, tenant.clone());
+                Vec::new()
+            }
+            TurnNews::Used => {
+                turns.used(number, now);
+                Vec::new()
+            }
+            TurnNews::Over => turns.leave(number),
+        };
+        drop(turns);
+        self.call(calls);
+    }
+
+    /// A session is gone, or is none of its tenant's any more.
+    fn leave_turn(&self, number: u64) {
+        let calls = lock(&self.turns).leave(number);
+        self.call(calls);
+    }
+
+    /// Gives turns that are not used to those who wait, and says when to look again.
+    fn pass_turns(&self, now: Instant) -> Option<Instant> {
+        let (calls, due) = lock(&self.turns).pass(now);
+        self.call(calls);
+        due
+    }
+
+    fn call(&self, calls: Vec<Call<TenantName>>) {
+        for call in calls {
+            self.with(&call.whose, |state| state.turn(call.number, call.ahead));
+        }
     }
 
     fn accept(

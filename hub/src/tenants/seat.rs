@@ -13,7 +13,7 @@ use berth_common::{
     session::{
         ProtocolError,
         held::Held,
-        hub::{HubSession, Limits},
+        hub::{HubSession, Limits, TurnNews},
     },
 };
 use berth_wire::v1;
@@ -89,6 +89,16 @@ impl State {
     pub(super) fn drain(&mut self, within: Duration, reason: &str) {
         if let Some(live) = &mut self.live {
             live.session.drain(within, reason);
+            live.wake.notify_one();
+        }
+    }
+
+    /// Tells a session how many come before it.
+    pub(super) fn turn(&mut self, number: u64, ahead: u32) {
+        if let Some(live) = &mut self.live
+            && live.session.number() == number
+        {
+            live.session.turn(ahead);
             live.wake.notify_one();
         }
     }
@@ -185,10 +195,28 @@ impl Seat {
     /// Takes in a message of the agent.
     pub fn receive(&self, message: v1::AgentMessage, now: Instant) -> Result<Heard, Rejected> {
         let mut state = lock(&self.state);
-        let state = &mut *state;
         if let Some(candidate) = lock(&self.candidate).take() {
-            return self.greet(candidate, message, state, now);
+            let (heard, older) = self.greet(candidate, message, &mut state, now)?;
+            drop(state);
+            if let Some(older) = older {
+                self.tenants.leave_turn(older);
+            }
+            return Ok(heard);
         }
+        let (heard, turn) = self.take_in(message, &mut state, now)?;
+        drop(state);
+        if let Some(news) = turn {
+            self.tenants.turn(&self.tenant, self.number, news, now);
+        }
+        Ok(heard)
+    }
+
+    fn take_in(
+        &self,
+        message: v1::AgentMessage,
+        state: &mut State,
+        now: Instant,
+    ) -> Result<(Heard, Option<TurnNews>), Rejected> {
         let live = self.seated(&mut state.live)?;
         let taken = live.session.receive(message, &mut state.held, now)?;
         mark(
@@ -216,21 +244,23 @@ impl Seat {
         } else {
             state.refuse(taken.refused);
         }
-        Ok(Heard {
+        let heard = Heard {
             greeting: None,
             source: taken.source,
             discarded: taken.discarded,
             refused,
-        })
+        };
+        Ok((heard, taken.turn))
     }
 
+    /// Takes in Hello. The number of the session that this one took over from comes back as well.
     fn greet(
         &self,
         mut session: HubSession,
         message: v1::AgentMessage,
         state: &mut State,
         now: Instant,
-    ) -> Result<Heard, Rejected> {
+    ) -> Result<(Heard, Option<u64>), Rejected> {
         let taken = session.receive(message, &mut state.held, now)?;
         let greeting = taken
             .greeting
@@ -248,6 +278,7 @@ impl Seat {
             session.answer(&Key::Service(key.clone()), answer);
         }
         state.end(Ending::Fenced);
+        let older = state.live.as_ref().map(|live| live.session.number());
         state.live = Some(Live {
             session,
             ending: None,
@@ -262,36 +293,51 @@ impl Seat {
         mark(&*self.tenants.marks, &self.tenant, &state.held, &touched);
         self.wake.notify_one();
         self.tenants.changed.notify_waiters();
-        Ok(Heard {
+        let heard = Heard {
             greeting: Some(greeting),
             ..Heard::default()
-        })
+        };
+        Ok((heard, older))
     }
 
     /// What the session's writer does next.
     pub fn next(&self, now: Instant) -> Next {
+        match self.say(now) {
+            // Who waits for a turn looks after those who do not use theirs.
+            (Next::Wait(until), true) => {
+                let due = self.tenants.pass_turns(now);
+                Next::Wait(due.map_or(until, |due| due.min(until)))
+            }
+            (next, _) => next,
+        }
+    }
+
+    /// Like [`Seat::next`]; and whether the session waits for its turn.
+    fn say(&self, now: Instant) -> (Next, bool) {
         let mut state = lock(&self.state);
         if lock(&self.candidate).is_some() {
-            return if now >= self.deadline {
+            let next = if now >= self.deadline {
                 Next::End(Ending::Protocol(ProtocolError::Silent))
             } else {
                 Next::Wait(self.deadline)
             };
+            return (next, false);
         }
         let live = match self.seated(&mut state.live) {
             Ok(live) => live,
-            Err(Fenced) => return Next::End(Ending::Fenced),
+            Err(Fenced) => return (Next::End(Ending::Fenced), false),
         };
         if let Some(ending) = live.ending.clone() {
-            return Next::End(ending);
+            return (Next::End(ending), false);
         }
         if let Err(error) = live.session.check(now) {
-            return Next::End(Ending::Protocol(error));
+            return (Next::End(Ending::Protocol(error)), false);
         }
-        match live.session.next_message(now) {
+        let next = match live.session.next_message(now) {
             Some(message) => Next::Message(Box::new(message)),
             None => Next::Wait(live.session.deadline()),
-        }
+        };
+        (next, live.session.waits_for_turn())
     }
 
     /// Resolves when [`Seat::next`] may have something new to say.
@@ -311,8 +357,10 @@ impl Drop for Seat {
         let mut state = lock(&self.state);
         if self.seated(&mut state.live).is_ok() {
             state.live = None;
-            drop(state);
             self.tenants.changed.notify_waiters();
         }
+        drop(state);
+        // Also of one that was fenced: it may have asked at that very moment.
+        self.tenants.leave_turn(self.number);
     }
 }

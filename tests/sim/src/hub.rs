@@ -85,11 +85,10 @@ impl Hub {
             queue: queue.clone(),
             cache: cache.clone(),
         });
-        let tenants = Arc::new(Tenants::new(
-            u64::from(epoch) << 20,
-            Limits::default(),
-            marks,
-        ));
+        // One at a time, so that the others have to wait.
+        let tenants = Arc::new(
+            Tenants::new(u64::from(epoch) << 20, Limits::default(), marks).with_snapshots(1),
+        );
         tenants.admit(admissions);
         Self {
             epoch,

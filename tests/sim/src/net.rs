@@ -89,7 +89,7 @@ impl Lost {
         match &message.body {
             Some(Up::Delta(_)) => self.delta = true,
             Some(Up::SnapshotBegin(_) | Up::SnapshotPage(_)) => self.snapshot = true,
-            Some(Up::Heartbeat(_)) => {}
+            // A Heartbeat too: what the hub takes for silence ends the session after the faults have stopped.
             _ => self.other = true,
         }
     }

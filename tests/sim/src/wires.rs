@@ -399,6 +399,7 @@ impl World {
                 News::Welcomed {
                     reconnect_spread, ..
                 } => agent.spread = Some(reconnect_spread),
+                News::Waiting { .. } => self.stats.effect("agent waits for its turn"),
                 News::Synced => {
                     agent.synced_since.get_or_insert(self.now);
                 }
@@ -590,6 +591,7 @@ fn brief_up(message: &v1::AgentMessage) -> String {
         Some(Up::SnapshotBegin(begin)) => format!("Begin {}", begin.id),
         Some(Up::SnapshotEnd(end)) => format!("End {} count={}", end.id, end.count),
         Some(Up::Source(source)) => format!("Source synced={}", source.synced),
+        Some(Up::TurnRequest(_)) => "TurnRequest".into(),
         Some(Up::Heartbeat(_)) => "Heartbeat".into(),
         None => "nothing".into(),
     }
@@ -616,6 +618,7 @@ fn brief_down(message: &v1::HubMessage) -> String {
             format!("Answers {}", answers.join(", "))
         }
         Some(Down::ResyncRequired(resync)) => format!("ResyncRequired {}", resync.reason),
+        Some(Down::Turn(turn)) => format!("Turn {}", turn.ahead),
         Some(Down::Heartbeat(beat)) => format!("Heartbeat {}", beat.sequence),
         Some(Down::Drain(_)) => "Drain".into(),
         None => "nothing".into(),
