@@ -3,6 +3,7 @@
 //! missed later is held again, and after a crash in between nothing was let go, and the Tenant still says so.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 use crate::{
     api::{Tenant, TenantStatus},
     objects::{FIELD_MANAGER, RELEASE_HELD},
-    observe::Directory,
+    observe::{Directory, version},
     tenants::{Standing, Tenants},
 };
 
@@ -32,6 +33,12 @@ fn is_ripe(standing: &Standing, status: &TenantStatus) -> bool {
     standing.complete || status.held_load_balancers == 0
 }
 
+/// Whether a request that is seen in this version of the Tenant is the one that was taken: the annotation is `gone` since that
+/// one, and the watch lags behind.
+fn is_taken(seen: u64, gone: Option<u64>) -> bool {
+    gone.is_some_and(|gone| seen < gone)
+}
+
 /// Runs until stopped.
 pub async fn keep(
     client: Client,
@@ -40,15 +47,34 @@ pub async fn keep(
     stop: CancellationToken,
 ) {
     let api: Api<Tenant> = Api::all(client);
+    // Versions of Tenants in which the annotation is gone. Until the watch tells of them, the request is still to be seen, and
+    // taken again it would cover what has been missed since.
+    let mut taken: BTreeMap<TenantName, u64> = BTreeMap::new();
     loop {
         let changed = directory.changed();
         let requests = directory.to_release();
+        taken.retain(|name, _| requests.iter().any(|(asked, _)| asked == name));
         let mut waits = false;
         if !requests.is_empty() {
             let standings = tenants.standings();
             for (name, facts) in requests {
+                if is_taken(facts.version, taken.get(&name).copied()) {
+                    continue;
+                }
                 let standing = standings.get(&name).cloned().unwrap_or_default();
-                waits |= !is_ripe(&standing, &facts.status) || !take(&api, &tenants, &name).await;
+                if !is_ripe(&standing, &facts.status) {
+                    waits = true;
+                    continue;
+                }
+                match take(&api, &tenants, &name).await {
+                    Ok(version) => {
+                        taken.insert(name, version);
+                    }
+                    Err(error) => {
+                        warn!(tenant = %name, %error, "cannot take the operator's release; trying again");
+                        waits = true;
+                    }
+                }
             }
         }
         let again = Instant::now()
@@ -65,29 +91,22 @@ pub async fn keep(
     }
 }
 
-/// Returns whether the annotation is gone.
-async fn take(api: &Api<Tenant>, tenants: &Tenants, name: &TenantName) -> bool {
+/// Returns the version of the Tenant in which the annotation is gone.
+async fn take(api: &Api<Tenant>, tenants: &Tenants, name: &TenantName) -> kube::Result<u64> {
     let held = tenants.held(name);
     let patch = Patch::Merge(json!({ "metadata": { "annotations": { RELEASE_HELD: null } } }));
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.into()),
         ..PatchParams::default()
     };
-    match api.patch_metadata(name.as_str(), &params, &patch).await {
-        Ok(_) if held.is_empty() => {
-            info!(tenant = %name, "the operator releases what is held, but nothing is");
-            true
-        }
-        Ok(_) => {
-            let load_balancers = tenants.release(name, held);
-            info!(tenant = %name, load_balancers, "the operator has released what was held: it goes");
-            true
-        }
-        Err(error) => {
-            warn!(tenant = %name, %error, "cannot take the operator's release; trying again");
-            false
-        }
+    let written = api.patch_metadata(name.as_str(), &params, &patch).await?;
+    if held.is_empty() {
+        info!(tenant = %name, "the operator releases what is held, but nothing is");
+    } else {
+        let load_balancers = tenants.release(name, held);
+        info!(tenant = %name, load_balancers, "the operator has released what was held: it goes");
     }
+    Ok(version(&written.metadata))
 }
 
 #[cfg(test)]
@@ -111,5 +130,12 @@ mod tests {
             is_ripe(&told(false), &held(0)),
             "or it would stand as a permission for what comes"
         );
+    }
+
+    #[test]
+    fn a_request_is_taken_once_and_a_later_one_again() {
+        assert!(!is_taken(7, None));
+        assert!(is_taken(7, Some(8)), "the watch has not told yet");
+        assert!(!is_taken(9, Some(8)), "the operator asks again");
     }
 }
