@@ -24,11 +24,11 @@ use crate::{
     cli::KubeArgs,
     execute::{Desires, Executor, PER_TENANT, WriteMetrics},
     listen::{self, ListenLimits, ListenMetrics},
-    metrics::SessionMetrics,
+    metrics::{AbsentLoadBalancers, SessionMetrics},
     objects::Id,
     observe::{self, Cache, Directory},
-    plan::{Allocator, Want, brake},
-    serve,
+    plan::{Allocator, Want},
+    release, serve,
     session::Sessions,
     settings::{self, HubSettings},
     shutdown, standing,
@@ -71,6 +71,9 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     sessions.register(metrics.registry_mut());
     tenants.turn_gauges().register(metrics.registry_mut());
     writes.register(metrics.registry_mut());
+    metrics
+        .registry_mut()
+        .register_collector(Box::new(AbsentLoadBalancers(tenants.clone())));
     let admin = AdminServer::bind(settings.admin_listen, Arc::new(metrics), ready.clone()).await?;
     tasks.spawn(admin.serve(stop.clone()));
 
@@ -84,7 +87,6 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     tasks.spawn(admit(directory.clone(), tenants.clone(), stop.clone()));
     let wishes = Arc::new(Wishes {
         tenants: tenants.clone(),
-        directory: directory.clone(),
     });
     let executor = Executor::new(
         client.clone(),
@@ -99,6 +101,12 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         writes,
     );
     tasks.spawn(executor.run(stop.clone()));
+    tasks.spawn(release::keep(
+        client.clone(),
+        tenants.clone(),
+        directory.clone(),
+        stop.clone(),
+    ));
     tasks.spawn(standing::keep(
         client,
         tenants.clone(),
@@ -214,6 +222,8 @@ fn admissions(directory: &Directory) -> std::collections::BTreeMap<TenantName, A
     let admission = |facts: &observe::TenantFacts| Admission {
         suspended: facts.suspended,
         cluster_uid: facts.status.cluster_uid.clone(),
+        former_cluster: facts.status.former_cluster_uid.clone(),
+        version: facts.version,
     };
     directory
         .all()
@@ -234,16 +244,19 @@ impl Marks for Planning {
     }
 
     fn observed(&self, tenant: &TenantName) {
-        for key in self.cache.keys_of(tenant) {
+        for key in self.keys(tenant) {
             self.work.add(&Id::new(tenant.clone(), key));
         }
+    }
+
+    fn keys(&self, tenant: &TenantName) -> Vec<ServiceKey> {
+        self.cache.keys_of(tenant)
     }
 }
 
 /// What the executor asks of the tenants and tells them.
 struct Wishes {
     tenants: Arc<Tenants>,
-    directory: Arc<Directory>,
 }
 
 impl Desires for Wishes {
@@ -258,11 +271,9 @@ impl Desires for Wishes {
             Wanted::Deleted(_) => Want::Deleted,
             Wanted::Absent { since } => {
                 self.tenants.miss(tenant, key);
-                let (absent, total) = self.tenants.missed(tenant);
-                let released = self.directory.get(tenant).is_some_and(|t| t.release_held);
                 Want::Absent {
                     since,
-                    held: brake(absent, total) && !released,
+                    held: self.tenants.holds(tenant, key),
                 }
             }
             Wanted::Unknown => Want::Unknown,

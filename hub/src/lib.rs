@@ -13,6 +13,7 @@ pub mod metrics;
 pub mod objects;
 pub mod observe;
 pub mod plan;
+pub mod release;
 pub mod serve;
 pub mod session;
 pub mod settings;

@@ -100,3 +100,22 @@ async fn crds_are_printed_for_kubectl_and_accepted_by_the_api_server() -> Result
     assert!(refused.contains("CIDR"), "{refused}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_tenant_that_does_not_exist_is_exit_code_1_and_one_line_that_says_where_to_look()
+-> Result<()> {
+    let lab = Lab::start().await?;
+    let kubeconfig = lab.management().kubeconfig().display().to_string();
+    for command in ["rebind", "release-held"] {
+        let arguments = ["tenant", command, "nobody", "--kubeconfig", &kubeconfig];
+        let wrong = run("berth-hub", &arguments, &[]).await?;
+        assert_eq!(wrong.status.code(), Some(1));
+        let said = line(&wrong);
+        assert!(said.contains("no Tenant nobody"), "{said}");
+    }
+    let arguments = ["tenant", "rebind", "nobody", "--to", "two words"];
+    let wrong = run("berth-hub", &arguments, &[]).await?;
+    assert_eq!(wrong.status.code(), Some(2));
+    line(&wrong);
+    Ok(())
+}

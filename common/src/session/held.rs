@@ -112,6 +112,11 @@ impl Held {
         self.absent.len()
     }
 
+    /// Which those are.
+    pub fn absent_keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.absent.keys()
+    }
+
     /// What the tenant wants of a Service.
     pub fn wanted(&self, key: &ServiceKey) -> Wanted {
         if let Some(generation) = self.deletions.get(key) {

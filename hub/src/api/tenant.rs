@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
         .message("a tenant's name has 1 to 40 lower-case letters, digits and inner hyphens"),
     printcolumn = r#"{"name": "Connected", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Connected\")].status", "description": "Whether the tenant's agent has a session"}"#,
     printcolumn = r#"{"name": "Agent", "type": "string", "jsonPath": ".status.agentVersion", "description": "The agent's version"}"#,
+    printcolumn = r#"{"name": "Held", "type": "integer", "jsonPath": ".status.heldLoadBalancers", "description": "Load balancers whose deletion the brake holds"}"#,
     printcolumn = r#"{"name": "Suspended", "type": "boolean", "jsonPath": ".spec.suspended", "description": "Whether the operator has shut the tenant out"}"#,
     printcolumn = r#"{"name": "Cluster", "type": "string", "jsonPath": ".status.clusterUID", "description": "The UID of the tenant cluster's kube-system namespace", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
@@ -66,10 +67,19 @@ pub struct TenantStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub cluster_uid: Option<String>,
+    /// The cluster that held this identity before the operator cleared `clusterUID`. It may go on until another cluster
+    /// comes, and does not take the identity again.
+    #[serde(default, rename = "formerClusterUID")]
+    pub former_cluster_uid: Option<String>,
+    /// How many load balancers are absent from the tenant's cluster, and held until they come back or the operator lets them
+    /// go.
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub held_load_balancers: u32,
     /// The version of the agent that was last connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
-    /// `Connected`: the tenant's agent has a session.
+    /// `Connected`: the tenant's agent has a session. `DeletionsHeld`: much is absent at once, and nothing of it is deleted.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

@@ -19,7 +19,10 @@ use berth_common::{
     },
 };
 
-use super::{Admission, Ending, Marks, Next, Refused, Rejected, Seat, Tenants};
+use super::{Admission, Ending, Marks, Next, Refused, Rejected, Seat, Standing, Tenants};
+
+mod binding;
+mod brake;
 
 #[derive(Default)]
 struct Recorder(Mutex<Vec<String>>);
