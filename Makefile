@@ -57,8 +57,9 @@ sim: ## Try to break the session engine with N schedules in virtual time (N=1000
 	$(CARGO) run --release --package berth-sim -- --schedules $(or $(N),10000) --seed $(or $(SEED),1)
 
 .PHONY: generate
-generate: ## Write the generated files: the CRDs of the hub's chart
+generate: ## Write the generated files: the CRDs of the hub's chart, docs/conformance.md
 	$(CARGO) run --quiet --package berth-hub -- crds --dir deploy/charts/berth-hub/crds
+	BERTH_GENERATE=1 $(CARGO) test --quiet --test conformance
 
 .PHONY: packages
 packages: build ## Install the Debian packages that the lab needs (as root), or name them
