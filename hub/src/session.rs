@@ -129,6 +129,7 @@ fn status_of_refused(refused: &Refused) -> Status {
         }
         Refused::Suspended(_) => Status::permission_denied(message),
         Refused::OtherCluster { .. } => Status::failed_precondition(message),
+        Refused::Leaving => Status::unavailable(message),
     }
 }
 

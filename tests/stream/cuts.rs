@@ -111,7 +111,7 @@ async fn all_survive(cuts: impl FnOnce((u64, u64)) -> Vec<Cut>, most: usize) {
 /// Places from the first byte to the last: dense where the handshake, Hello and Welcome are, then evenly spread.
 fn places(total: u64, dense_step: u64, spread: u64) -> impl Iterator<Item = u64> {
     const DENSE: u64 = 8 * 1024;
-    let dense = (1..DENSE.min(total)).step_by(usize::try_from(dense_step).unwrap());
+    let dense = (0..DENSE.min(total)).step_by(usize::try_from(dense_step).unwrap());
     let step = usize::try_from(total.saturating_sub(DENSE) / spread)
         .unwrap()
         .max(1);

@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 use berth_common::{
@@ -42,6 +43,7 @@ pub(crate) struct Hub {
     pub(crate) planner: Arc<Planner>,
     pub(crate) address: SocketAddr,
     rest: Rest,
+    sessions: CancellationToken,
     runtime: Option<Runtime>,
 }
 
@@ -81,6 +83,19 @@ impl Hub {
     /// Ends at once, as by SIGKILL, and comes back on the same port without its memory.
     pub(crate) async fn restart(mut self, pki: &Pki) -> Self {
         self.kill().await;
+        self.next(pki)
+    }
+
+    /// Leaves as by SIGTERM, and another hub comes to the same port. Told too: how long agents took to leave.
+    pub(crate) async fn replace(mut self, pki: &Pki) -> (Self, Duration) {
+        let began = Instant::now();
+        berth_hub::shutdown::drain(&self.tenants, &self.sessions).await;
+        let took = began.elapsed();
+        self.kill().await;
+        (self.next(pki), took)
+    }
+
+    fn next(&self, pki: &Pki) -> Self {
         let socket = std::net::TcpListener::bind(self.address).unwrap();
         socket.set_nonblocking(true).unwrap();
         let mut rest = self.rest.clone();
@@ -120,13 +135,13 @@ impl Hub {
         )
         .unwrap();
         let stop = CancellationToken::new();
-        let sessions = Sessions::new(
+        let service = Sessions::new(
             Arc::clone(&tenants),
             SessionMetrics::default(),
             stop.clone(),
         );
         let (_, health) = tonic_health::server::health_reporter();
-        runtime.spawn(serve::serve(incoming, sessions, health, stop));
+        runtime.spawn(serve::serve(incoming, service, health, stop.clone()));
         runtime.spawn(Arc::clone(&planner).run(Arc::clone(&tenants)));
         drop(entered);
         Self {
@@ -134,6 +149,7 @@ impl Hub {
             planner,
             address,
             rest,
+            sessions: stop,
             runtime: Some(runtime),
         }
     }

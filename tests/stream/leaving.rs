@@ -11,7 +11,7 @@ use crate::{
     eventually,
     hub::Hub,
     pki::Pki,
-    proxy::{End, Proxy, Way},
+    proxy::{End, Mode, Proxy, Way},
 };
 
 const FLEET: usize = 20;
@@ -72,6 +72,32 @@ async fn drained_agents_come_back_within_the_time_and_not_in_one_instant() {
     fleet.until_synced().await;
     for agent in &fleet.agents {
         assert_eq!(agent.ended("drained"), 1);
+    }
+    fleet.finish().await;
+}
+
+/// Agents come back while the hub is still leaving: it must not take them in, or it never gets to leave.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hub_that_leaves_waits_for_the_last_agent_and_takes_none_back() {
+    let mut fleet = Fleet::start().await;
+    // One of them is slow to leave: it has not read yet that it should.
+    let slow = fleet.proxy.lines().into_iter().next().unwrap();
+    slow.set(Way::Down, Mode::Stall);
+    let others_are_back = async {
+        let back = || fleet.proxy.lines().len() >= 2 * FLEET - 1;
+        eventually("the others come back", SOON, back).await;
+        slow.set(Way::Down, Mode::Pass);
+    };
+    let hub = fleet.hub.replace(&fleet.pki);
+    let ((hub, took), ()) = tokio::join!(hub, others_are_back);
+    fleet.hub = hub;
+    assert!(
+        took < Duration::from_secs(4),
+        "the hub took {took:?} to leave"
+    );
+    fleet.until_synced().await;
+    for agent in &fleet.agents {
+        assert_eq!(agent.ended("drained"), 1, "{} was thrown out", agent.tenant);
     }
     fleet.finish().await;
 }

@@ -154,7 +154,7 @@ impl Proxy {
     /// Of every live connection; those to come have the default.
     pub(crate) fn set(&self, way: Way, mode: Mode) {
         for line in self.lines() {
-            line.lane(way).mode.send_replace(mode);
+            line.set(way, mode);
         }
     }
 
@@ -189,6 +189,11 @@ impl Line {
             over: AtomicBool::new(false),
             cut: AtomicBool::new(false),
         }
+    }
+
+    /// What happens to the bytes of a direction from now on.
+    pub(crate) fn set(&self, way: Way, mode: Mode) {
+        self.lane(way).mode.send_replace(mode);
     }
 
     /// How many bytes were passed on.

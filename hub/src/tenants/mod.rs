@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -64,6 +64,9 @@ pub enum Refused {
         /// The cluster that wants it.
         other: String,
     },
+    /// This hub is on its way out; whoever it has told to leave must not come back to it.
+    #[error("this hub is leaving; come back")]
+    Leaving,
 }
 
 impl Refused {
@@ -73,6 +76,7 @@ impl Refused {
             Self::Unknown(_) => "unknown_tenant",
             Self::Suspended(_) => "suspended",
             Self::OtherCluster { .. } => "other_cluster",
+            Self::Leaving => "leaving",
         }
     }
 }
@@ -115,6 +119,7 @@ pub struct Tenants {
     marks: Arc<dyn Marks>,
     limits: Limits,
     changed: tokio::sync::Notify,
+    leaving: AtomicBool,
 }
 
 impl Tenants {
@@ -127,6 +132,7 @@ impl Tenants {
             marks,
             limits,
             changed: tokio::sync::Notify::new(),
+            leaving: AtomicBool::new(false),
         }
     }
 
@@ -144,8 +150,16 @@ impl Tenants {
         self.changed.notify_waiters();
     }
 
+    /// Takes no session any more: agents that were told to leave would come back before the last has gone.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a tenant may have a session at all.
     pub fn check(&self, tenant: &TenantName) -> Result<(), Refused> {
+        if self.leaving.load(Ordering::Relaxed) {
+            return Err(Refused::Leaving);
+        }
         match read(&self.admissions).get(tenant) {
             None => Err(Refused::Unknown(tenant.clone())),
             Some(a) if a.suspended => Err(Refused::Suspended(tenant.clone())),
