@@ -186,6 +186,8 @@ mod tests {
             refused(Code::Aborted, &[]).cause(),
             Cause::RetryAfter(AFTER_FENCING)
         );
+        assert!(refused(Code::Unavailable, &[]).is_everyones());
+        assert!(!refused(Code::ResourceExhausted, &[]).is_everyones());
         let told = refused(Code::PermissionDenied, &[(PUSHBACK, "1500")]);
         assert_eq!(told.cause(), Cause::RetryAfter(Duration::from_millis(1500)));
     }
