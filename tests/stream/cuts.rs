@@ -15,19 +15,14 @@ use crate::{
 /// Of the cluster: what the hub knows from before, in an older version, and what there is in all.
 const BEFORE: usize = 10;
 const ALL: usize = 48;
-/// Ports of each: together they make a snapshot of three pages.
-const PORTS: u16 = 250;
+/// Ports of each, so that together they make a snapshot of several pages.
+const LARGE: u16 = 250;
+/// The same, for a snapshot of one page.
+const SMALL: u16 = 20;
 /// Cuts that are tried at once.
 const AT_ONCE: usize = 12;
 /// More than the handshake, Hello and one small change take, and less than any page.
 const NO_SNAPSHOT: u64 = 16 * 1024;
-
-/// A cluster whose snapshot has several pages.
-fn large() -> Services {
-    (0..ALL)
-        .map(|i| (key(i), service(i, 1_000, PORTS)))
-        .collect()
-}
 
 /// A hub and the cuts to try on it, each with a tenant of its own.
 struct Course {
@@ -37,13 +32,15 @@ struct Course {
 }
 
 impl Course {
-    async fn new(tenants: &[String]) -> Self {
+    async fn new(tenants: &[String], ports: u16) -> Self {
         let pki = Pki::new();
         let hub = Hub::start(&pki, tenants.iter().map(String::as_str)).await;
         Self {
             pki,
             hub,
-            all: large(),
+            all: (0..ALL)
+                .map(|i| (key(i), service(i, 1_000, ports)))
+                .collect(),
         }
     }
 
@@ -96,9 +93,9 @@ impl Course {
     }
 }
 
-async fn all_survive(cuts: impl FnOnce((u64, u64)) -> Vec<Cut>, most: usize) {
+async fn all_survive(ports: u16, most: usize, cuts: impl FnOnce((u64, u64)) -> Vec<Cut>) {
     let tenants: Vec<String> = (0..=most).map(|i| format!("t{i}")).collect();
-    let course = Course::new(&tenants).await;
+    let course = Course::new(&tenants, ports).await;
     let total = course.measure(&tenants[most]).await;
     let cuts = cuts(total);
     assert!(cuts.len() <= most, "{} cuts", cuts.len());
@@ -138,7 +135,7 @@ async fn a_session_cut_after_any_byte_up_converges_and_deletes_nothing() {
         };
         places(up, 331, 24).zip(ends()).map(cut).collect()
     };
-    all_survive(cuts, 64).await;
+    all_survive(LARGE, 64, cuts).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,7 +148,7 @@ async fn a_session_cut_after_any_byte_down_converges_and_deletes_nothing() {
         };
         places(down, 431, 8).zip(ends()).map(cut).collect()
     };
-    all_survive(cuts, 48).await;
+    all_survive(SMALL, 48, cuts).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,5 +164,5 @@ async fn a_session_truncated_within_a_tls_record_converges_and_deletes_nothing()
         };
         up.into_iter().chain(down).zip(ends()).map(cut).collect()
     };
-    all_survive(cuts, 16).await;
+    all_survive(LARGE, 16, cuts).await;
 }
