@@ -35,7 +35,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{debug, info, warn};
 
-pub use accepted::{Accepted, Peer};
+pub use accepted::{Accepted, Hangup, Peer};
 pub use metrics::ListenMetrics;
 pub use refusal::Refusal;
 
@@ -236,6 +236,7 @@ impl Door {
             identity,
             serial,
             remote,
+            hangup: Hangup::default(),
         })
     }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use berth_common::{
-    backoff::{Backoff, Cause},
+    backoff::Backoff,
     ready::Blocker,
     session::{MESSAGE_BYTES, agent::Event},
 };
@@ -202,13 +202,14 @@ impl Link {
             Ending::Drained { within, .. } => within.mul_f64(random.f64()),
             _ => {
                 let delay = self.backoff.next(ending.cause(), synced, random);
-                match (ending.cause(), course.spread) {
+                let spread = course.spread.unwrap_or_default().mul_f64(random.f64());
+                match (ending.is_everyones(), course.synced_since) {
                     // The first attempt after a live session spreads as the hub asked, so that a fleet that lost its
                     // hub in one instant does not return in one.
-                    (Cause::Lost, Some(spread)) if !spread.is_zero() => {
-                        spread.mul_f64(random.f64())
-                    }
-                    _ => delay,
+                    (true, Some(_)) if !spread.is_zero() => spread,
+                    (true, _) => delay.max(spread),
+                    // The hub has ended this session and no other, and may do so again: that must become rarer.
+                    (false, _) => delay,
                 }
             }
         }

@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -87,6 +87,9 @@ pub enum Refused {
         /// The cluster of the live session.
         holder: String,
     },
+    /// This hub is on its way out; whoever it has told to leave must not come back to it.
+    #[error("this hub is leaving; come back")]
+    Leaving,
 }
 
 impl Refused {
@@ -97,6 +100,7 @@ impl Refused {
             Self::Suspended(_) => "suspended",
             Self::OtherCluster { .. } => "other_cluster",
             Self::ClusterUnknown { .. } => "unknown_cluster",
+            Self::Leaving => "leaving",
         }
     }
 }
@@ -151,6 +155,7 @@ pub struct Tenants {
     turns: Mutex<Turns<TenantName>>,
     turn_gauges: TurnGauges,
     changed: tokio::sync::Notify,
+    leaving: AtomicBool,
 }
 
 impl Tenants {
@@ -166,6 +171,7 @@ impl Tenants {
             marks,
             limits,
             changed: tokio::sync::Notify::new(),
+            leaving: AtomicBool::new(false),
         }
     }
 
@@ -217,8 +223,16 @@ impl Tenants {
         self.with(tenant, |state| state.recorded(cluster, version));
     }
 
+    /// Takes no session any more: agents that were told to leave would come back before the last has gone.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a tenant may have a session at all.
     pub fn check(&self, tenant: &TenantName) -> Result<(), Refused> {
+        if self.leaving.load(Ordering::Relaxed) {
+            return Err(Refused::Leaving);
+        }
         match read(&self.admissions).get(tenant) {
             None => Err(Refused::Unknown(tenant.clone())),
             Some(a) if a.suspended => Err(Refused::Suspended(tenant.clone())),

@@ -12,7 +12,7 @@ use berth_common::{
     model::{Answer, Generation, Key, Outcome, Reason, ServiceKey},
     session::{
         ProtocolError,
-        held::Held,
+        held::{Held, Wanted},
         hub::{HubSession, Limits, TurnNews},
     },
 };
@@ -342,6 +342,15 @@ impl Seat {
             state.released.remove(key);
             if state.held.is_deleting(key) {
                 state.answers.remove(key);
+                continue;
+            }
+            // Told again as it was answered already: when that was said, the agent may not have wanted it, and planning will
+            // find nothing new to say.
+            if let Some(answer) = state.answers.get(key)
+                && let Wanted::Present(generation, _) = state.held.wanted(key)
+                && generation == answer.generation
+            {
+                live.session.answer(&Key::Service(key.clone()), answer);
             }
         }
         if let Some(source) = &taken.source {

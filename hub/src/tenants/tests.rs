@@ -412,3 +412,53 @@ fn rule_9_the_turn_of_a_session_that_ends_goes_to_the_next_however_it_ends() {
         drop(next_seat);
     }
 }
+
+/// Seen in the shells: an answer counts as told once, but an agent that did not want the Service at that time ignored it.
+#[test]
+fn what_is_told_again_is_answered_again() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let key = ServiceKey::new("default", "web");
+    let wire = Key::Service(key.clone());
+    let programmed = |agent: &AgentSession| Answer {
+        generation: agent.generation(&wire).unwrap(),
+        outcome: Outcome::Programmed,
+        ingress: vec![Ingress::Ip([192, 0, 2, 1].into())],
+    };
+    let mut first = agent("c");
+    first.upsert(wire.clone(), service());
+    let seat = connect(&tenants, &mut first);
+    talk(&mut first, &seat).unwrap();
+    let answer = programmed(&first);
+    tenants.answer(&acme(), &key, answer.clone());
+    assert!(
+        talk(&mut first, &seat)
+            .unwrap()
+            .contains(&Event::Answer(wire.clone(), answer.clone()))
+    );
+
+    // A re-read came without it, and the next one with it.
+    first.forget(&wire);
+    talk(&mut first, &seat).unwrap();
+    first.upsert(wire.clone(), service());
+    assert_eq!(programmed(&first), answer);
+    assert!(
+        talk(&mut first, &seat)
+            .unwrap()
+            .contains(&Event::Answer(wire.clone(), answer.clone()))
+    );
+
+    // A process that opened its session before it had read its cluster.
+    drop(seat);
+    let mut second = AgentSession::new(AgentInfo {
+        version: "0.1.0".into(),
+        instance_id: "j".into(),
+    });
+    let seat = connect(&tenants, &mut second);
+    talk(&mut second, &seat).unwrap();
+    second.upsert(wire.clone(), service());
+    let _ = second.set_source(Source::Synced {
+        cluster_uid: "c".into(),
+    });
+    let events = talk(&mut second, &seat);
+    assert!(events.unwrap().contains(&Event::Answer(wire, answer)));
+}
