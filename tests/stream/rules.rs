@@ -114,12 +114,16 @@ async fn a_release_that_also_speaks_later_versions_is_welcome_in_this_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_cannot_be_read_ends_the_session() {
+async fn hostile_34_a_message_of_a_later_release_is_ignored_and_the_session_goes_on() {
     let stage = Stage::new().await;
     let mut raw = stage.session().await;
     let _ = raw.sender.send(v1::AgentMessage { body: None }).await;
-    let status = raw.ended().await;
-    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    goes_on(&mut raw, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_31_a_message_that_is_too_large_ends_the_session() {
+    let stage = Stage::new().await;
     let mut raw = stage.session().await;
     raw.say(Say::Source(v1::SourceState {
         synced: false,
