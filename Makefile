@@ -11,7 +11,7 @@ LAB := $(TARGET)/debug/lab
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build ## Watch a tenant's Service get its IP and answer, on real Kubernetes (ONCE=1: without the menu at the end)
@@ -59,6 +59,11 @@ sim: ## Try to break the session engine with N schedules in virtual time (N=1000
 .PHONY: generate
 generate: ## Write the generated files: the CRDs of the hub's chart
 	$(CARGO) run --quiet --package berth-hub -- crds --dir deploy/charts/berth-hub/crds
+
+.PHONY: release-descriptor
+release-descriptor: ## Keep today's wire contract as the released one, in the commit of a release (proto/released)
+	@$(CARGO) build --quiet --package berth-wire --bin descriptors
+	$(TARGET)/debug/descriptors > proto/released/berth.v1.binpb
 
 .PHONY: packages
 packages: build ## Install the Debian packages that the lab needs (as root), or name them
