@@ -1,5 +1,8 @@
 //! Both ends of the session against each other, through a pipe that may be cut between any two messages.
 
+mod limits;
+mod reconnect;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
