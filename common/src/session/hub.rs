@@ -452,7 +452,13 @@ impl HubSession {
 
     /// When [`HubSession::next_message`] and [`HubSession::check`] are due although nothing has happened.
     pub fn deadline(&self) -> Instant {
-        (self.last_sent + HEARTBEAT).min(self.last_heard + SILENCE)
+        let silence = self.last_heard + SILENCE;
+        // Before Welcome no heartbeat is sent: one that were due would wake the shell for nothing, again and again.
+        if self.is_live() {
+            silence.min(self.last_sent + HEARTBEAT)
+        } else {
+            silence
+        }
     }
 
     /// Whether the agent has been silent for too long.

@@ -395,6 +395,8 @@ fn rule_10_before_welcome_only_the_silence_is_waited_for() {
     assert!(pair.agent.next_message(pair.now).is_none());
     // A deadline that had passed would make the shell spin until the hub answers.
     assert!(pair.agent.deadline().unwrap() > pair.now);
+    assert!(pair.hub.next_message(pair.now).is_none());
+    assert!(pair.hub.deadline() > pair.now);
 }
 
 #[test]
