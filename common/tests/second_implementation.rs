@@ -1,6 +1,8 @@
 //! Digests and snapshots once more, written from the comments of `agent.proto` and from nothing else, so that they are known
 //! to say enough: this agrees with the vector file, and Berth agrees with both.
 
+#![allow(clippy::unwrap_used, reason = "all of this is tests")]
+
 use berth_common::{
     model::{Generation, Key, NodeName, ServiceKey},
     session::{

@@ -1,6 +1,8 @@
 //! What is in `proto/` now against the descriptor of the last release (`proto/released`): a peer one release older or newer
 //! has to work, so fields, values, messages and calls are added, and nothing that was released changes.
 
+#![allow(clippy::unwrap_used, reason = "all of this is tests")]
+
 mod rules;
 mod teeth;
 

@@ -100,7 +100,7 @@ enum Expected {
 enum Phase {
     Fresh,
     /// With the digests of Hello.
-    Greeted(Greeting, Bytes),
+    Greeted(Box<Greeting>, Bytes),
     Live,
 }
 
@@ -312,7 +312,7 @@ impl World {
             Ok(taken) => {
                 if let Some(greeting) = taken.greeting {
                     assert!(matches!(session.phase, Phase::Fresh), "a second Hello");
-                    session.phase = Phase::Greeted(greeting, digests);
+                    session.phase = Phase::Greeted(Box::new(greeting), digests);
                 }
                 for (key, generation, refusal) in taken.refused {
                     session.hub.refuse(key, generation, &refusal);

@@ -1,6 +1,8 @@
 //! That the scales are in the transport: a real tonic server and client on loopback, of which each sends the other a message
 //! that is small on the wire and large in memory.
 
+#![allow(clippy::unwrap_used, reason = "all of this is tests")]
+
 use std::pin::Pin;
 
 use berth_wire::v1::{
