@@ -56,6 +56,15 @@ bench: packages lab-build ## Compare the time to an IP with MetalLB's own (ARGS:
 sim: ## Try to break the session engine with N schedules in virtual time (N=10000, SEED=1)
 	$(CARGO) run --release --package berth-sim -- --schedules $(or $(N),10000) --seed $(or $(SEED),1)
 
+# cargo-fuzz is on PATH or said where; it takes a nightly compiler because libFuzzer's instrumentation does.
+.PHONY: fuzz
+fuzz: ## Search for input that breaks a target (T=wire, hub or agent; SECONDS=300)
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \
+	  echo "cargo-fuzz is not installed: rustup toolchain install nightly && cargo install --locked cargo-fuzz"; exit 1; }
+	mkdir -p fuzz/found/$(or $(T),hub)
+	cd fuzz && $(CARGO) +nightly fuzz run --fuzz-dir . $(or $(T),hub) found/$(or $(T),hub) corpus/$(or $(T),hub) -- \
+	  -max_total_time=$(or $(SECONDS),300) -max_len=4096 -malloc_limit_mb=64 -print_final_stats=1
+
 .PHONY: generate
 generate: ## Write the generated files: the CRDs of the hub's chart
 	$(CARGO) run --quiet --package berth-hub -- crds --dir deploy/charts/berth-hub/crds
