@@ -40,7 +40,7 @@ enum Op {
     Greet(u8, HelloDigests),
     Accept(u8),
     Say(u8, Message),
-    /// Begin, one page and the right end, at once.
+    /// Begin, one page and the end, at once.
     Snapshot(u8, Vec<u8>, Vec<Say>),
     Bytes(u8, Vec<u8>),
     /// Everything that the hub has to say now.
@@ -172,8 +172,13 @@ impl World {
                 }
             }
             Op::Snapshot(at, buckets, say) => {
+                // One byte is no set of buckets: taken for all of them, and for a wrong hash at the end.
+                let (buckets, end) = match buckets.len() {
+                    1 => (Vec::new(), Some((0, Vec::new()))),
+                    _ => (buckets, None),
+                };
                 let begin = Message::Begin(1, buckets);
-                for message in [begin, Message::Page(1, say), Message::End(1, None)] {
+                for message in [begin, Message::Page(1, say), Message::End(1, end)] {
                     if let Some(body) = self.message(place(at), message) {
                         self.receive(place(at), v1::AgentMessage { body });
                     }
@@ -256,11 +261,33 @@ impl World {
                 resources: resources.iter().map(Say::resource).collect(),
             }),
             Message::End(id, None) => Up::SnapshotEnd(session.right_end(id.into())),
+            // The right count, and a wrong hash.
+            Message::End(id, Some((_, sha256))) if sha256.is_empty() => {
+                Up::SnapshotEnd(v1::SnapshotEnd {
+                    sha256: vec![0; 32].into(),
+                    ..session.right_end(id.into())
+                })
+            }
             Message::End(id, Some((count, sha256))) => Up::SnapshotEnd(v1::SnapshotEnd {
                 id: id.into(),
                 count,
                 sha256: sha256.into(),
             }),
+            // As many Services or nodes as reach the limits, which one by one would take a long input.
+            Message::Delta(Sequence::Any(n), changes) if changes.is_empty() => {
+                let named = |i| {
+                    if n & 16 == 0 {
+                        Named::Service(i)
+                    } else {
+                        Named::Node(i)
+                    }
+                };
+                let many = (0..(n % 12) as u8).map(|i| Change::Upsert(Say::good(named(i))));
+                Up::Delta(v1::Delta {
+                    sequence: session.sequence.saturating_add(1),
+                    changes: many.map(|c| c.wire()).collect(),
+                })
+            }
             Message::Delta(sequence, changes) => Up::Delta(v1::Delta {
                 sequence: match sequence {
                     Sequence::Next => session.sequence.saturating_add(1),

@@ -97,6 +97,11 @@ pub(crate) struct Say {
 }
 
 impl Say {
+    pub(crate) fn good(name: Named) -> Self {
+        let written = Written::Good(0);
+        Self { name, written }
+    }
+
     pub(crate) fn resource(&self) -> v1::Resource {
         use v1::resource::Body as Wire;
         let key = self.name.key();
