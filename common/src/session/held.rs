@@ -73,6 +73,17 @@ pub struct Touched {
     pub completed: bool,
 }
 
+/// How much of a tenant is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Services held.
+    pub(super) services: usize,
+    /// Nodes held, readable or not.
+    pub(super) nodes: usize,
+    /// Services that anything is remembered of: held, deleted, or missed.
+    pub(super) known: usize,
+}
+
 impl Held {
     /// The digests of what is held.
     pub fn digests(&self) -> &Digests {
@@ -144,6 +155,56 @@ impl Held {
         }
     }
 
+    /// How much is kept now.
+    pub(super) fn load(&self) -> Load {
+        Load {
+            services: self.services,
+            nodes: self.entries.len() - self.services,
+            known: self.services + self.deletions.len() + self.absent.len(),
+        }
+    }
+
+    /// How much would be kept if each of these keys became held (or, with false, deleted), the last word on each counting,
+    /// and everything else in the buckets missed.
+    pub(super) fn load_after<'a>(
+        &self,
+        told: impl Iterator<Item = (&'a Key, bool)>,
+        replaced: &Buckets,
+    ) -> Load {
+        let mut load = self.load();
+        let told: BTreeMap<&Key, bool> = told.collect();
+        if !replaced.is_empty() {
+            for key in self.entries.keys() {
+                if !told.contains_key(key) && replaced.contains(key) {
+                    match key {
+                        Key::Service(_) => load.services -= 1,
+                        Key::Node(_) => load.nodes -= 1,
+                    }
+                }
+            }
+        }
+        for (key, held) in told {
+            let count = match key {
+                Key::Service(name) => {
+                    if !self.entries.contains_key(key)
+                        && !self.deletions.contains_key(name)
+                        && !self.absent.contains_key(name)
+                    {
+                        load.known += 1;
+                    }
+                    &mut load.services
+                }
+                Key::Node(_) => &mut load.nodes,
+            };
+            match (self.entries.contains_key(key), held) {
+                (false, true) => *count += 1,
+                (true, false) => *count -= 1,
+                _ => {}
+            }
+        }
+        load
+    }
+
     /// Both sides were found to hold the same.
     pub(super) fn confirm(&mut self, now: Instant) -> Touched {
         let completed = self.complete_since.is_none();
@@ -182,30 +243,26 @@ impl Held {
         touched
     }
 
-    /// A resource of a delta.
-    pub(super) fn upsert(
-        &mut self,
-        key: Key,
-        generation: Generation,
-        received: Received,
-    ) -> Touched {
+    /// The changes of a delta, in order; None is a deletion. Taken together, for the nodes' map is rebuilt once for all of them.
+    pub(super) fn change(&mut self, changes: Vec<(Key, Generation, Option<Received>)>) -> Touched {
         let mut touched = Touched::default();
-        self.put(key, generation, received, &mut touched);
+        for (key, generation, received) in changes {
+            match received {
+                Some(received) => self.put(key, generation, received, &mut touched),
+                None => self.delete(key, generation, &mut touched),
+            }
+        }
         self.refresh_nodes(&mut touched);
         touched
     }
 
-    /// A deletion of a delta.
-    pub(super) fn delete(&mut self, key: Key, generation: Generation) -> Touched {
-        let mut touched = Touched::default();
-        self.take_out(&key, &mut touched);
+    fn delete(&mut self, key: Key, generation: Generation, touched: &mut Touched) {
+        self.take_out(&key, touched);
         if let Key::Service(key) = key {
             self.absent.remove(&key);
             self.deletions.insert(key.clone(), generation);
             touched.services.insert(key);
         }
-        self.refresh_nodes(&mut touched);
-        touched
     }
 
     /// Nothing is left of a load balancer. Returns the number to answer under, where the tenant deleted it and waits for

@@ -1,5 +1,7 @@
 //! Both ends of the session against each other, through a pipe that may be cut between any two messages.
 
+mod limits;
+mod reconnect;
 mod turns;
 mod versions;
 
@@ -417,6 +419,8 @@ fn rule_10_before_welcome_only_the_silence_is_waited_for() {
     assert!(pair.agent.next_message(pair.now).is_none());
     // A deadline that had passed would make the shell spin until the hub answers.
     assert!(pair.agent.deadline().unwrap() > pair.now);
+    assert!(pair.hub.next_message(pair.now).is_none());
+    assert!(pair.hub.deadline() > pair.now);
 }
 
 #[test]

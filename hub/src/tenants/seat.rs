@@ -11,7 +11,7 @@ use berth_common::{
     identity::TenantName,
     model::{Answer, Generation, Key, Outcome, Reason, ServiceKey},
     session::{
-        ProtocolError,
+        HEARTBEAT, ProtocolError,
         held::{Held, Wanted},
         hub::{HubSession, Limits, TurnNews},
     },
@@ -289,7 +289,8 @@ impl Seat {
     ) -> Self {
         let session = HubSession::new(number, limits, now);
         Self {
-            deadline: session.deadline(),
+            // Hello comes with the stream: who waits for it does so no longer than for a heartbeat.
+            deadline: now + HEARTBEAT,
             tenants,
             tenant,
             state,
