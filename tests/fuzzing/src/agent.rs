@@ -10,7 +10,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use berth_common::{
     model::{Generation, Key, Outcome},
     session::{
-        PAGE_BYTES,
+        PAGE_BYTES, TURNS,
         agent::{AgentInfo, AgentSession, Event, Source},
         digest::{Buckets, Digests},
         snapshot::Tally,
@@ -204,6 +204,12 @@ impl World {
             Cluster::Second => synced("second"),
         };
         self.synced = matches!(source, Source::Synced { .. });
+        if !self.synced
+            && let Some(stream) = self.stream.as_mut().filter(|stream| stream.live)
+        {
+            // The snapshot is broken off, and begun again.
+            stream.telling = None;
+        }
         // Another cluster than the one that Hello named: the shell dials anew.
         if self.agent.set_source(source) {
             self.agent.disconnected();
@@ -238,6 +244,13 @@ impl World {
                 protocol,
                 session: 1,
                 digests: self.digests(&told).into(),
+                // With and without turns.
+                features: self
+                    .wanted
+                    .keys()
+                    .take(self.wanted.len() % 2)
+                    .map(|_| TURNS.into())
+                    .collect(),
                 limits: (page_bytes != 0).then(|| v1::Limits {
                     page_bytes,
                     ..Default::default()
@@ -311,6 +324,10 @@ impl World {
                 }
                 Event::Synced => assert!(stream.live && self.synced),
                 Event::Ignored(_) | Event::Drain { .. } => {}
+                Event::Waiting { ahead } => {
+                    assert!(stream.live && ahead > 0);
+                    stream.telling = None;
+                }
             }
         }
     }
@@ -346,6 +363,13 @@ impl World {
         assert!(stream.live, "only Hello before Welcome");
         match body {
             Up::Hello(_) | Up::Heartbeat(_) => {}
+            // It waits, and then has its turn.
+            Up::TurnRequest(_) => {
+                for ahead in [2, 0] {
+                    let body = Some(Down::Turn(v1::Turn { ahead }));
+                    self.receive(v1::HubMessage { body });
+                }
+            }
             Up::Source(state) => assert_eq!(state.synced, self.synced),
             state => {
                 assert!(self.synced, "an unsynced source sends nothing of its state");

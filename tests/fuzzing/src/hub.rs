@@ -8,7 +8,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use berth_common::{
     model::{Answer, Generation, Ingress, Outcome, ServiceKey},
     session::{
-        PAGE_BYTES,
+        PAGE_BYTES, TURNS,
         digest::{Buckets, Digests},
         held::Held,
         hub::{Greeting, HubSession, Limits, Taken},
@@ -116,6 +116,9 @@ struct Session {
     welcomed: bool,
     sequence: u64,
     staged: Option<Staged>,
+    /// Its agent knows of turns: every other one does.
+    turns: bool,
+    has_turn: bool,
 }
 
 struct World {
@@ -161,7 +164,7 @@ impl World {
             Op::Open(at) => self.open(place(at)),
             Op::Greet(at, digests) => {
                 self.open(place(at));
-                let hello = self.hello(1, 1, "c".into(), &digests);
+                let hello = self.hello(place(at), 1, 1, "c".into(), &digests);
                 self.say(place(at), Up::Hello(hello));
                 self.accept(place(at));
             }
@@ -225,10 +228,19 @@ impl World {
             welcomed: false,
             sequence: 0,
             staged: None,
+            turns: self.opened.is_multiple_of(2),
+            has_turn: false,
         });
     }
 
-    fn hello(&self, min: u32, max: u32, uid: String, digests: &HelloDigests) -> v1::Hello {
+    fn hello(
+        &self,
+        at: usize,
+        min: u32,
+        max: u32,
+        uid: String,
+        digests: &HelloDigests,
+    ) -> v1::Hello {
         let digests = match digests {
             HelloDigests::None => Vec::new(),
             HelloDigests::Equal => self.held.digests().to_bytes(),
@@ -240,6 +252,10 @@ impl World {
             protocol_max: max,
             cluster_uid: uid,
             digests: digests.into(),
+            features: match &self.sessions[at] {
+                Some(session) if session.turns => vec![TURNS.into()],
+                _ => Vec::new(),
+            },
             ..Default::default()
         }
     }
@@ -249,7 +265,7 @@ impl World {
         let session = self.sessions[at].as_ref()?;
         Some(Some(match message {
             Message::Hello(min, max, uid, digests) => {
-                Up::Hello(self.hello(min, max, uid, &digests))
+                Up::Hello(self.hello(at, min, max, uid, &digests))
             }
             Message::Source(synced, reason) => Up::Source(v1::SourceState { synced, reason }),
             Message::Begin(id, buckets) => Up::SnapshotBegin(v1::SnapshotBegin {
@@ -310,7 +326,11 @@ impl World {
             return;
         };
         let before = self.model.clone();
+        if let (Some(Up::SnapshotBegin(begin)), Phase::Live) = (&message.body, &session.phase) {
+            session.take_turn(begin.id);
+        }
         let expected = match &message.body {
+            None if matches!(session.phase, Phase::Live) => Expected::Taken(before.clone()),
             Some(body) if matches!(session.phase, Phase::Live) => {
                 match session.expect(body, &self.model) {
                     Some(after) => Expected::Taken(after),
@@ -389,6 +409,7 @@ impl World {
                 Some(Down::Heartbeat(beat)) => assert_eq!(beat.sequence, session.sequence),
                 Some(Down::ResyncRequired(resync)) => assert_eq!(resync.digests.len(), 4096),
                 Some(Down::Drain(_)) => {}
+                Some(Down::Turn(_)) => assert!(session.turns, "what its agent does not know"),
                 None => panic!("a message without a body"),
             }
         }
@@ -401,6 +422,22 @@ impl World {
 }
 
 impl Session {
+    /// Before a snapshot its session has a turn, or not, or has lost it.
+    fn take_turn(&mut self, id: u64) {
+        let ahead = match id % 4 {
+            1 | 3 => 0,
+            2 => 3,
+            _ => return,
+        };
+        self.hub.turn(ahead);
+        if self.turns {
+            self.has_turn = ahead == 0;
+            if ahead > 0 {
+                self.staged = None;
+            }
+        }
+    }
+
     fn right_end(&self, id: u64) -> v1::SnapshotEnd {
         let mut tally = Tally::default();
         for resource in self.staged.iter().flat_map(|s| &s.resources) {
@@ -415,7 +452,16 @@ impl Session {
         let mut after = model.clone();
         match body {
             Up::Hello(_) => return None,
-            Up::Source(_) | Up::Heartbeat(_) => {}
+            Up::Source(source) => {
+                if !source.synced {
+                    self.staged = None;
+                    self.has_turn = false;
+                }
+            }
+            Up::Heartbeat(_) | Up::TurnRequest(_) => {}
+            Up::SnapshotBegin(begin) if self.turns && !self.has_turn => {
+                Buckets::from_bytes(&begin.buckets)?;
+            }
             Up::SnapshotBegin(begin) => {
                 self.staged = Some(Staged {
                     id: begin.id,
@@ -433,6 +479,7 @@ impl Session {
             }
             Up::SnapshotEnd(end) => {
                 let right = self.right_end(end.id) == *end;
+                self.has_turn = false;
                 if let Some(staged) = self.staged.take().filter(|s| s.id == end.id)
                     && right
                     && staged.is_inside()
