@@ -254,9 +254,22 @@ impl Desires for Wishes {
                 service,
                 nodes,
             },
+            Wanted::Unreadable {
+                generation,
+                refusal,
+                last,
+            } => Want::Unreadable {
+                generation,
+                refusal,
+                last,
+                nodes,
+            },
             Wanted::Deleted(_) => Want::Deleted,
-            Wanted::Absent { since } => {
-                self.tenants.miss(tenant, key);
+            Wanted::Absent => {
+                let Some(since) = self.tenants.miss(tenant, key, Instant::now()) else {
+                    // It came back in this moment, and is work again.
+                    return Want::Unknown;
+                };
                 let (absent, total) = self.tenants.missed(tenant);
                 let released = self.directory.get(tenant).is_some_and(|t| t.release_held);
                 Want::Absent {

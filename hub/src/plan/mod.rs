@@ -44,6 +44,7 @@ use crate::{
 
 pub use backends::check_node;
 pub use brake::{brake, held_message};
+use present::Wish;
 
 /// How long something may be absent from a verified snapshot before it counts as deleted.
 pub const ABSENCE_GRACE: Duration = Duration::from_secs(60);
@@ -67,6 +68,17 @@ pub enum Want {
         generation: Generation,
         /// The Service.
         service: Arc<Service>,
+        /// The tenant's nodes.
+        nodes: Arc<Nodes>,
+    },
+    /// The tenant has this Service, and says it in a way that cannot be read.
+    Unreadable {
+        /// Its version.
+        generation: Generation,
+        /// Why.
+        refusal: Refusal,
+        /// The last version that could be read, in this process: of it, where the endpoints are still counts.
+        last: Option<Arc<Service>>,
         /// The tenant's nodes.
         nodes: Arc<Nodes>,
     },
@@ -257,7 +269,27 @@ pub fn plan(id: &Id, want: &Want, observed: &Observed, policy: &Policy, now: Now
             generation,
             service,
             nodes,
-        } => present::plan(id, *generation, service, nodes, observed, policy, now),
+        } => {
+            let wish = Wish {
+                generation: *generation,
+                version: Ok(service),
+                local_nodes: Some(&service.local_nodes),
+            };
+            present::plan(id, &wish, nodes, observed, policy, now)
+        }
+        Want::Unreadable {
+            generation,
+            refusal,
+            last,
+            nodes,
+        } => {
+            let wish = Wish {
+                generation: *generation,
+                version: Err(refusal),
+                local_nodes: last.as_ref().map(|service| &service.local_nodes),
+            };
+            present::plan(id, &wish, nodes, observed, policy, now)
+        }
         Want::Deleted => deleted(observed),
         Want::Absent { since, held } => absent(*since, *held, observed, now.instant),
         Want::Unknown => Plan::default(),
