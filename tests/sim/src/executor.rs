@@ -1,7 +1,7 @@
 //! The hub's executor and watches, as events: the same rounds of planning and writing as in `berth_hub::execute`, around the
 //! real queue, cache and planner, with every await a moment at which anything else may happen.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use berth_common::{
     model::{Generation, Reason},
@@ -9,7 +9,7 @@ use berth_common::{
 };
 use berth_hub::{
     objects::{Id, Kind},
-    observe::{Cache, Object, Slot},
+    observe::{Object, Slot},
     plan::{
         Action, Allocator, Now, Observed, Plan, Policy, REJECTION_STANDS, Rejection, Want, Write,
         brake, plan,
@@ -19,7 +19,6 @@ use berth_hub::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    excuse::Finding,
     hub::{Hub, Run},
     ledger::Violation,
     management::{Reply, Report},
@@ -95,7 +94,6 @@ impl World {
         objects: Vec<(Id, Object)>,
     ) {
         if let Some(hub) = self.hub.as_mut().filter(|hub| hub.epoch == epoch) {
-            hub.listed_at[kind] = started;
             for id in hub.cache.listed(KINDS[kind], objects, started) {
                 hub.queue().add(&id);
             }
@@ -108,11 +106,7 @@ impl World {
         };
         let changed = match report {
             Report::Is(object) => hub.cache.reported(id, dated(object, self.now)),
-            Report::Gone(slot, uid) => {
-                let changed = hub.cache.reported_gone(id, slot, &uid);
-                hub.told_gone.insert(uid);
-                changed
-            }
+            Report::Gone(slot, uid, version) => hub.cache.reported_gone(id, slot, &uid, version),
         };
         if changed {
             hub.queue().add(id);
@@ -199,7 +193,9 @@ impl World {
         };
         let want = want(hub, &id, brake_works, self.mutation, self.now);
         let generation = match &want {
-            Want::Present { generation, .. } => Some(*generation),
+            Want::Present { generation, .. } | Want::Unreadable { generation, .. } => {
+                Some(*generation)
+            }
             Want::Deleted | Want::Absent { .. } | Want::Unknown => None,
         };
         let now = Now {
@@ -220,7 +216,6 @@ impl World {
         self.stats.effect("plan");
         if matches!(want, Want::Absent { held: true, .. }) {
             self.stats.effect("deletion held by the brake");
-            self.ledger.held(&id);
         }
         self.note(|_| {
             let actions: Vec<_> = planned
@@ -346,25 +341,11 @@ impl World {
             return Ok(());
         };
         run.pending -= 1;
-        let reply = match reply {
-            Reply::Is(object)
-                if is_ghost(
-                    &hub.told_gone,
-                    &cache,
-                    hub.listed_at,
-                    run.sent,
-                    &id,
-                    &object,
-                ) && self.ledger.is_excused(Finding::GhostOfAReply) =>
-            {
-                Reply::Gone(object.slot(), object.uid().to_owned())
-            }
-            reply => reply,
-        };
         match reply {
-            Reply::Is(object) => cache.wrote(&id, dated(object, now), now),
-            Reply::Gone(slot, uid) => cache.deleted(&id, slot, &uid, now),
-            Reply::Outdated(slot, uid) => cache.deleted(&id, slot, &uid, now),
+            Reply::Is(object) => cache.wrote(&id, dated(object, now), run.sent),
+            Reply::Gone(slot, uid) | Reply::Outdated(slot, uid) => {
+                cache.deleted(&id, slot, &uid, run.sent);
+            }
             Reply::Rejected => match generation {
                 Some(generation) => cache.rejected(
                     &id,
@@ -415,15 +396,27 @@ fn want(hub: &Hub, id: &Id, brake_works: bool, mutation: Option<Mutation>, now: 
             service,
             nodes,
         },
+        Wanted::Unreadable {
+            generation,
+            refusal,
+            last,
+        } => Want::Unreadable {
+            generation,
+            refusal,
+            last,
+            nodes,
+        },
         Wanted::Deleted(_) => {
             if mutation == Some(Mutation::DeletedTooEarly) {
                 hub.tenants.gone(&id.tenant, &id.key);
             }
             Want::Deleted
         }
-        Wanted::Absent { .. } if mutation == Some(Mutation::AbsenceIsDeletion) => Want::Deleted,
-        Wanted::Absent { since } => {
-            hub.tenants.miss(&id.tenant, &id.key);
+        Wanted::Absent if mutation == Some(Mutation::AbsenceIsDeletion) => Want::Deleted,
+        Wanted::Absent => {
+            let Some(since) = hub.tenants.miss(&id.tenant, &id.key, now) else {
+                return Want::Unknown;
+            };
             let (absent, total) = hub.tenants.missed(&id.tenant);
             Want::Absent {
                 since: if mutation == Some(Mutation::NoGrace) {
@@ -449,6 +442,13 @@ fn bend(plan: &mut Plan, want: &Want, observed: &Observed, mutation: Option<Muta
                 if let Write::Service { shape, .. } = &mut action.write {
                     shape.steering.pin.clear();
                 }
+            }
+        }
+        Some(Mutation::DyingAddressTold) => {
+            if let (Some(answer), Some(dying)) = (&mut plan.answer, &observed.service)
+                && dying.deleting
+            {
+                answer.ingress.clone_from(&dying.object.ingress);
             }
         }
         Some(Mutation::BackendsForgotten) => plan
@@ -478,27 +478,6 @@ fn policy() -> Policy {
         class: None,
         requestable: Vec::new(),
     }
-}
-
-/// Whether the watch has told the end of what a reply shows, or left it out of a list that it began later.
-fn is_ghost(
-    told_gone: &BTreeSet<String>,
-    cache: &Cache,
-    listed_at: [Instant; 3],
-    sent: Instant,
-    id: &Id,
-    object: &Object,
-) -> bool {
-    let uid = object.uid();
-    let observed = cache.observed(id);
-    let is_known = match object {
-        Object::Service(_) => observed.service.is_some_and(|it| it.uid == uid),
-        Object::Record(_) => observed.record.is_some_and(|it| it.uid == uid),
-        Object::Slice(place, _) => observed.slices.get(place).is_some_and(|it| it.uid == uid),
-    };
-    let kind = KINDS.iter().position(|it| *it == object.slot().kind());
-    let listed_since = kind.is_some_and(|kind| listed_at[kind] > sent);
-    told_gone.contains(uid) || listed_since && !is_known
 }
 
 /// An object as this process first sees it now.
