@@ -54,7 +54,7 @@ bench: packages lab-build ## Compare the time to an IP with MetalLB's own (ARGS:
 
 .PHONY: sim
 sim: ## Try to break the session engine with N schedules in virtual time (N=10000, SEED=1)
-	$(CARGO) run --release --package berth-sim -- --schedules $(or $(N),10000) --seed $(or $(SEED),1)
+	$(CARGO) run --quiet --package berth-sim -- --schedules $(or $(N),10000) --seed $(or $(SEED),1)
 
 # cargo-fuzz is on PATH or said where; it takes a nightly compiler because libFuzzer's instrumentation does.
 .PHONY: fuzz

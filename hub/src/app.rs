@@ -268,9 +268,22 @@ impl Desires for Wishes {
                 service,
                 nodes,
             },
+            Wanted::Unreadable {
+                generation,
+                refusal,
+                last,
+            } => Want::Unreadable {
+                generation,
+                refusal,
+                last,
+                nodes,
+            },
             Wanted::Deleted(_) => Want::Deleted,
-            Wanted::Absent { since } => {
-                self.tenants.miss(tenant, key);
+            Wanted::Absent => {
+                let Some(since) = self.tenants.miss(tenant, key, Instant::now()) else {
+                    // It came back in this moment, and is work again.
+                    return Want::Unknown;
+                };
                 Want::Absent {
                     since,
                     held: self.tenants.holds(tenant, key),

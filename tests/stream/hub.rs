@@ -167,7 +167,9 @@ impl Hub {
     pub(crate) fn generation(&self, tenant: &str, key: &ServiceKey) -> Option<Generation> {
         match self.tenants.wanted(&tenant.parse().unwrap(), key).0 {
             Wanted::Present(generation, _) => Some(generation),
-            Wanted::Deleted(_) | Wanted::Absent { .. } | Wanted::Unknown => None,
+            Wanted::Unreadable { .. } | Wanted::Deleted(_) | Wanted::Absent | Wanted::Unknown => {
+                None
+            }
         }
     }
 
@@ -300,13 +302,13 @@ impl Planner {
                 tenants.gone(tenant, key);
                 self.deleted.lock().unwrap().insert(id);
             }
-            Wanted::Absent { .. } => {
+            Wanted::Absent => {
                 if self.cluster.lock().unwrap().contains_key(&id) {
-                    tenants.miss(tenant, key);
+                    tenants.miss(tenant, key, Instant::now());
                     self.missed.lock().unwrap().insert(id);
                 }
             }
-            Wanted::Unknown => {}
+            Wanted::Unreadable { .. } | Wanted::Unknown => {}
         }
     }
 }

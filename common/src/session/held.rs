@@ -25,11 +25,13 @@ struct Entry {
     generation: Generation,
     /// The last version that could be read.
     good: Option<Good>,
+    /// Why what was heard last cannot be read, if so: it is told to every session until another version comes.
+    refusal: Option<Refusal>,
 }
 
 #[derive(Debug)]
 enum Good {
-    Service(Generation, Arc<Service>),
+    Service(Arc<Service>),
     Node(Node),
 }
 
@@ -38,13 +40,19 @@ enum Good {
 pub enum Wanted {
     /// A load balancer as told.
     Present(Generation, Arc<Service>),
+    /// A load balancer, in a form that cannot be read.
+    Unreadable {
+        /// The version.
+        generation: Generation,
+        /// Why.
+        refusal: Refusal,
+        /// The last version that this process could read.
+        last: Option<Arc<Service>>,
+    },
     /// None: the tenant was seen to delete it, and is to be answered under this number.
     Deleted(Generation),
     /// It was not in what the tenant told last; nobody has said why.
-    Absent {
-        /// Since when it was missed.
-        since: Instant,
-    },
+    Absent,
     /// The tenant has not told its state to this process yet: nothing may be concluded.
     Unknown,
 }
@@ -113,6 +121,12 @@ impl Held {
         self.complete_since.is_some()
     }
 
+    /// The version of a Service that was heard last.
+    pub fn generation(&self, key: &ServiceKey) -> Option<Generation> {
+        let entry = self.entries.get(&Key::Service(key.clone()))?;
+        Some(entry.generation)
+    }
+
     /// Whether the tenant deleted a Service and waits for its end.
     pub fn is_deleting(&self, key: &ServiceKey) -> bool {
         self.deletions.contains_key(key)
@@ -133,26 +147,36 @@ impl Held {
         if let Some(generation) = self.deletions.get(key) {
             return Wanted::Deleted(*generation);
         }
-        match self.entries.get(&Key::Service(key.clone())) {
-            Some(Entry {
-                good: Some(Good::Service(generation, service)),
-                ..
-            }) => Wanted::Present(*generation, service.clone()),
-            // Wanted, but never yet in a form that could be read: whatever an earlier process made of it stays.
-            Some(_) => Wanted::Unknown,
-            None => match self.absent.get(key).copied().or(self.complete_since) {
-                Some(since) => Wanted::Absent { since },
-                None => Wanted::Unknown,
+        let Some(entry) = self.entries.get(&Key::Service(key.clone())) else {
+            return if self.is_complete() {
+                Wanted::Absent
+            } else {
+                Wanted::Unknown
+            };
+        };
+        let last = match &entry.good {
+            Some(Good::Service(service)) => Some(service.clone()),
+            _ => None,
+        };
+        match (&entry.refusal, last) {
+            (None, Some(service)) => Wanted::Present(entry.generation, service),
+            (Some(refusal), last) => Wanted::Unreadable {
+                generation: entry.generation,
+                refusal: refusal.clone(),
+                last,
             },
+            // An entry is readable or has its refusal.
+            (None, None) => Wanted::Unknown,
         }
     }
 
-    /// A load balancer was found that the tenant does not want and did not delete: it counts as missed from when the state
-    /// was whole. Without this an earlier process's load balancers would not count.
-    pub fn miss(&mut self, key: &ServiceKey) {
-        if let Wanted::Absent { since } = self.wanted(key) {
-            self.absent.insert(key.clone(), since);
+    /// A load balancer was found that the tenant does not want and did not delete. Returns since when it is missed: since
+    /// this was noticed, for it may have appeared long after the tenant's state was whole. `None`: it is not.
+    pub fn miss(&mut self, key: &ServiceKey, now: Instant) -> Option<Instant> {
+        if self.wanted(key) != Wanted::Absent {
+            return None;
         }
+        Some(*self.absent.entry(key.clone()).or_insert(now))
     }
 
     /// How much is kept now.
@@ -292,12 +316,17 @@ impl Held {
             None => {}
         }
         self.digests.toggle(&key, generation);
-        let good = match received {
-            Ok(Body::Service(service)) => Some(Good::Service(generation, Arc::new(service))),
-            Ok(Body::Node(node)) => Some(Good::Node(node)),
-            Err(_) => before.and_then(|b| b.good),
+        let (good, refusal) = match received {
+            Ok(Body::Service(service)) => (Some(Good::Service(Arc::new(service))), None),
+            Ok(Body::Node(node)) => (Some(Good::Node(node)), None),
+            Err(refusal) => (before.and_then(|b| b.good), Some(refusal)),
         };
-        self.entries.insert(key, Entry { generation, good });
+        let entry = Entry {
+            generation,
+            good,
+            refusal,
+        };
+        self.entries.insert(key, entry);
     }
 
     fn take_out(&mut self, key: &Key, touched: &mut Touched) {

@@ -71,7 +71,8 @@ pub struct Taken {
     pub greeting: Option<Greeting>,
     /// What has to be planned anew.
     pub touched: Touched,
-    /// What could not be read, to be answered at once by [`HubSession::refuse`].
+    /// What could not be read. A Service's refusal is kept in [`Held`]; everything else is to be answered at once, by
+    /// [`HubSession::refuse`].
     pub refused: Vec<(Option<v1::Key>, Generation, Refusal)>,
     /// The agent lost its cluster's API server (and why), or has it back.
     pub source: Option<Result<(), String>>,

@@ -151,7 +151,9 @@ impl<D: Desires> Executor<D> {
                 self.desires.gone(&id.tenant, &id.key);
             }
             let generation = match &want {
-                Want::Present { generation, .. } => Some(*generation),
+                Want::Present { generation, .. } | Want::Unreadable { generation, .. } => {
+                    Some(*generation)
+                }
                 Want::Deleted | Want::Absent { .. } | Want::Unknown => None,
             };
             if plan.actions.is_empty() {

@@ -260,16 +260,18 @@ impl Tenants {
             .unwrap_or((Wanted::Unknown, Nodes::default()))
     }
 
-    /// A load balancer was found that the tenant does not want and did not delete.
-    pub fn miss(&self, tenant: &TenantName, key: &ServiceKey) {
-        let news = self.with(tenant, |state| {
+    /// A load balancer was found that the tenant does not want and did not delete. Returns since when it is missed; `None`:
+    /// it is wanted again.
+    pub fn miss(&self, tenant: &TenantName, key: &ServiceKey, now: Instant) -> Option<Instant> {
+        let (since, news) = self.with(tenant, |state| {
             let before = state.held.absent();
-            state.held.miss(key);
-            state.held.absent() != before
-        });
-        if news == Some(true) {
+            let since = state.held.miss(key, now);
+            (since, state.held.absent() != before)
+        })?;
+        if news {
             self.changed.notify_waiters();
         }
+        since
     }
 
     /// Of a tenant's load balancers, how many are missed without having been deleted or released, and how many there are
@@ -500,10 +502,11 @@ fn mark(
     tenant: &TenantName,
     held: &mut Held,
     touched: &berth_common::session::held::Touched,
+    now: Instant,
 ) {
     if touched.completed {
         for key in marks.keys(tenant) {
-            held.miss(&key);
+            held.miss(&key, now);
         }
     }
     if touched.nodes {

@@ -9,12 +9,13 @@ use std::{
 
 use berth_common::{
     identity::TenantName,
-    model::{Answer, Generation, Key, Outcome, Reason, ServiceKey},
+    model::{Answer, Generation, Key, ServiceKey},
     session::{
         HEARTBEAT, ProtocolError,
-        held::{Held, Wanted},
+        held::Held,
         hub::{HubSession, Limits, TurnNews},
     },
+    wire::{Refusal, key_from_wire},
 };
 use berth_wire::v1;
 use tokio::sync::Notify;
@@ -239,27 +240,14 @@ impl State {
         }
     }
 
-    /// Answers what could not be read, with the addresses that an earlier version still has.
-    fn refuse(&mut self, refused: Vec<(Option<v1::Key>, Generation, berth_common::wire::Refusal)>) {
+    /// Answers what could not be read and is not planned for: nodes, and keys that are none. A Service's refusal is the
+    /// planner's to tell, which knows the addresses that an earlier version still has.
+    fn refuse(&mut self, refused: Vec<(Option<v1::Key>, Generation, Refusal)>) {
         let Some(live) = &mut self.live else { return };
         for (key, generation, refusal) in refused {
-            let earlier = key
-                .as_ref()
-                .map(|k| ServiceKey::new(k.namespace.clone(), k.name.clone()))
-                .and_then(|k| self.answers.get(&k).map(|a| (k, a.ingress.clone())));
-            match earlier {
-                Some((key, ingress)) => {
-                    let answer = Answer {
-                        generation,
-                        outcome: Outcome::Refused {
-                            field: refusal.field,
-                            why: Reason::new(refusal.reason, refusal.message),
-                        },
-                        ingress,
-                    };
-                    live.session.answer(&Key::Service(key), &answer);
-                }
-                None => live.session.refuse(key, generation, &refusal),
+            let read = key.as_ref().map(key_from_wire);
+            if !matches!(read, Some(Ok(Key::Service(_)))) {
+                live.session.refuse(key, generation, &refusal);
             }
         }
         live.wake.notify_one();
@@ -337,20 +325,17 @@ impl Seat {
             &self.tenant,
             &mut state.held,
             &taken.touched,
+            now,
         );
         // What the tenant wants again, or no more, has no answer until it was planned.
         for key in &taken.touched.services {
             state.released.remove(key);
             if state.held.is_deleting(key) {
                 state.answers.remove(key);
-                continue;
-            }
-            // Told again as it was answered already: when that was said, the agent may not have wanted it, and planning will
-            // find nothing new to say.
-            if let Some(answer) = state.answers.get(key)
-                && let Wanted::Present(generation, _) = state.held.wanted(key)
-                && generation == answer.generation
+            } else if let Some(answer) = state.answers.get(key)
+                && state.held.generation(key) == Some(answer.generation)
             {
+                // The same version once more: the agent may have let go of what it was answered when it first told it.
                 live.session.answer(&Key::Service(key.clone()), answer);
             }
         }
@@ -417,6 +402,7 @@ impl Seat {
             &self.tenant,
             &mut state.held,
             &touched,
+            now,
         );
         self.wake.notify_one();
         self.tenants.changed.notify_waiters();

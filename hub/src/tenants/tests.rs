@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use berth_common::{
@@ -253,6 +253,88 @@ fn hostile_25_a_hello_that_comes_after_a_newer_session_has_come_and_gone_is_fenc
     talk(&mut new, &second).unwrap();
     drop(second);
     assert!(matches!(talk(&mut late, &first), Err(Rejected::Fenced(_))));
+}
+
+#[test]
+fn the_refusal_of_an_unreadable_version_stays_with_what_is_held() {
+    let (tenants, marks) = hub(&[("acme", Admission::default())]);
+    let key = ServiceKey::new("default", "backend");
+    let Body::Service(good) = service() else {
+        panic!()
+    };
+    let bad = Service {
+        ports: Vec::new(),
+        ..good.clone()
+    };
+    let mut agent = agent("c");
+    for service in [&good, &bad] {
+        agent.upsert(Key::Service(key.clone()), Body::Service(service.clone()));
+        let seat = connect(&tenants, &mut agent);
+        talk(&mut agent, &seat).unwrap();
+    }
+    let generation = agent.generation(&Key::Service(key.clone())).unwrap();
+    let Wanted::Unreadable {
+        generation: told,
+        last: Some(last),
+        ..
+    } = tenants.wanted(&acme(), &key).0
+    else {
+        panic!()
+    };
+    assert_eq!((told, &*last), (generation, &good));
+    let planned = marks.0.lock().unwrap().last().cloned();
+    assert_eq!(
+        planned.as_deref(),
+        Some("acme:default/backend"),
+        "and so it is told"
+    );
+}
+
+#[test]
+fn absence_counts_from_when_it_was_noticed() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let mut agent = agent("c");
+    let key = ServiceKey::new("default", "backend");
+    agent.upsert(Key::Service(key.clone()), service());
+    let seat = connect(&tenants, &mut agent);
+    talk(&mut agent, &seat).unwrap();
+    let other = ServiceKey::new("default", "other");
+    let noticed = Instant::now() + Duration::from_secs(600);
+    assert_eq!(tenants.miss(&acme(), &other, noticed), Some(noticed));
+    assert_eq!(
+        tenants.miss(&acme(), &other, noticed + Duration::from_secs(1)),
+        Some(noticed)
+    );
+    // What went and has come again, whoever brought it, is noticed anew.
+    tenants.gone(&acme(), &other);
+    let again = noticed + Duration::from_secs(600);
+    assert_eq!(tenants.miss(&acme(), &other, again), Some(again));
+    assert_eq!(tenants.miss(&acme(), &key, again), None, "it is there");
+}
+
+#[test]
+fn a_version_that_is_told_again_is_answered_again() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let mut agent = agent("c");
+    let key = ServiceKey::new("default", "backend");
+    agent.upsert(Key::Service(key.clone()), service());
+    let seat = connect(&tenants, &mut agent);
+    talk(&mut agent, &seat).unwrap();
+    let answer = Answer {
+        generation: agent.generation(&Key::Service(key.clone())).unwrap(),
+        outcome: Outcome::Programmed,
+        ingress: Vec::new(),
+    };
+    tenants.answer(&acme(), &key, answer.clone());
+    talk(&mut agent, &seat).unwrap();
+    // Gone and come back between two looks: the planner will have nothing new to say.
+    agent.forget(&Key::Service(key.clone()));
+    agent.upsert(Key::Service(key.clone()), service());
+    let events = talk(&mut agent, &seat).unwrap();
+    assert!(
+        events.contains(&Event::Answer(Key::Service(key), answer)),
+        "{events:?}"
+    );
 }
 
 #[test]

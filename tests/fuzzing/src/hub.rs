@@ -214,7 +214,7 @@ impl World {
                 assert_eq!(self.held.gone(&key), self.model.gone(&key));
             }
             Op::Miss(n) => {
-                self.held.miss(&service(n));
+                self.held.miss(&service(n), self.now);
                 self.model.miss(&service(n));
             }
         }

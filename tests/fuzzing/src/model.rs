@@ -20,6 +20,8 @@ struct Entry {
     generation: u64,
     /// Of what could be read last.
     good: Option<u64>,
+    /// Whether what was heard last could be read.
+    readable: bool,
 }
 
 /// What was heard of one tenant.
@@ -77,12 +79,18 @@ impl Model {
             self.deletions.remove(key);
             self.absent.remove(key);
         }
-        let good = match resource_from_wire(resource) {
-            Ok(_) => Some(resource.generation),
-            Err(_) => self.entries.get(&key).and_then(|e| e.good),
+        let readable = resource_from_wire(resource).is_ok();
+        let good = if readable {
+            Some(resource.generation)
+        } else {
+            self.entries.get(&key).and_then(|e| e.good)
         };
-        let generation = resource.generation;
-        self.entries.insert(key, Entry { generation, good });
+        let entry = Entry {
+            generation: resource.generation,
+            good,
+            readable,
+        };
+        self.entries.insert(key, entry);
     }
 
     pub(crate) fn gone(&mut self, key: &ServiceKey) -> Option<Generation> {
@@ -157,24 +165,31 @@ impl Model {
         let nodes = readable.filter(|(key, _)| matches!(key, Key::Node(_)));
         assert_eq!(held.nodes().len(), nodes.count());
         for key in self.service_keys() {
-            match self.entries[&Key::Service(key.clone())].good {
-                Some(good) => assert!(
-                    matches!(held.wanted(&key), Wanted::Present(g, _) if g.0 == good),
-                    "{key}: the last good state stays"
-                ),
-                None => assert_eq!(held.wanted(&key), Wanted::Unknown, "{key}"),
-            }
+            let entry = self.entries[&Key::Service(key.clone())];
+            let (generation, stays) = match held.wanted(&key) {
+                Wanted::Present(generation, _) if entry.readable => (generation, true),
+                Wanted::Unreadable {
+                    generation, last, ..
+                } if !entry.readable => (generation, last.is_some()),
+                other => panic!("{key}: {other:?}, and {entry:?} was told"),
+            };
+            assert_eq!(generation.0, entry.generation, "{key}");
+            assert_eq!(
+                stays,
+                entry.good.is_some(),
+                "{key}: the last good state stays"
+            );
         }
         for (key, generation) in &self.deletions {
             let wanted = held.wanted(key);
             assert_eq!(wanted, Wanted::Deleted(Generation(*generation)), "{key}");
         }
         for key in &self.absent {
-            assert!(matches!(held.wanted(key), Wanted::Absent { .. }), "{key}");
+            assert!(matches!(held.wanted(key), Wanted::Absent), "{key}");
         }
         let stranger = ServiceKey::new("nobody", "told");
         match held.wanted(&stranger) {
-            Wanted::Absent { .. } => assert!(self.complete, "nothing is concluded from silence"),
+            Wanted::Absent => assert!(self.complete, "nothing is concluded from silence"),
             Wanted::Unknown => assert!(!self.complete),
             other => panic!("{other:?} of a Service that nobody told"),
         }
