@@ -27,6 +27,10 @@ struct Options {
     /// For how many seconds one session is kept busy.
     #[arg(long, default_value_t = 10)]
     busy: u64,
+    /// Whether the fleet's Services are refused: without their objects in the management cluster, which take minutes to be made,
+    /// what is measured is the sessions alone.
+    #[arg(long)]
+    refused: bool,
     /// What the hub logs.
     #[arg(long, default_value = "info")]
     log_filter: String,
@@ -62,7 +66,7 @@ async fn main() -> Result<()> {
 async fn measure(ground: &mut Ground, options: &Options, report: &mut Report) -> Result<()> {
     phases::busy(ground, options.busy, report).await?;
     for tenants in &options.tenants {
-        phases::fleet(ground, *tenants, report).await?;
+        phases::fleet(ground, *tenants, options.refused, report).await?;
     }
     Ok(())
 }

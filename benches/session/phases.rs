@@ -80,28 +80,38 @@ pub(crate) async fn busy(ground: &Ground, seconds: u64, report: &mut Report) -> 
 }
 
 /// A fleet of this size: memory, the return after a crash, rest.
-pub(crate) async fn fleet(ground: &mut Ground, tenants: u32, report: &mut Report) -> Result<()> {
+pub(crate) async fn fleet(
+    ground: &mut Ground,
+    tenants: u32,
+    refused: bool,
+    report: &mut Report,
+) -> Result<()> {
     println!("\n{tenants} agents, each with one Service");
     ground.admit(tenants).await?;
     ground.restart_hub().await?;
     let empty = resident(&ground.hub).await?;
     let number = tenants.to_string();
-    let arguments = ["--tenants", number.as_str()];
+    let mut arguments = vec!["--tenants", number.as_str()];
+    if refused {
+        arguments.extend(["--request-ip", REFUSED]);
+    }
     let all = tenants as usize;
     let whole = |look: &berth_agent::simulate::Look| look.synced == all;
 
     let fleet = Fleet::start(ground.lab.hub(), &arguments).await?;
     let started = Instant::now();
-    // The first answers may say that an address is awaited: each Service is served in the end.
-    let served = |look: &berth_agent::simulate::Look| whole(look) && look.programmed >= all as u64;
+    // The first answers may say that an address is awaited.
+    let answered = |look: &berth_agent::simulate::Look| {
+        whole(look) && look.programmed + look.refused >= all as u64
+    };
     fleet
-        .until("every Service is served", SETUP, served)
+        .until("every Service is served, or refused", SETUP, answered)
         .await?;
     rest(ground).await?;
     println!("(set up in {:.0} s)", started.elapsed().as_secs_f64());
     let kib = (resident(&ground.hub).await? - empty) / f64::from(tenants);
     report.figure(
-        format!("hub's memory for each of {tenants}, with the Service's objects"),
+        format!("hub's memory for each of {tenants}, with everything it has"),
         kib,
         "KiB",
     );
