@@ -127,13 +127,13 @@ impl Settings for HubSettings {
             "Who allocates addresses in the management cluster: metallb or other",
         )
         .default("metallb"),
-        Setting::text(
+        Setting::number(
             "handshakes",
             "N",
             "How many TLS handshakes may be in progress; further connections wait",
         )
         .default("256"),
-        Setting::text(
+        Setting::number(
             "handshakesPerAddress",
             "N",
             "How many of them from one address (IPv6: one /64); further ones are closed",
