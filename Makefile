@@ -52,6 +52,14 @@ install-deny: ## Install cargo-deny
 bench: packages lab-build ## Compare the time to an IP with MetalLB's own (ARGS: see docs/benchmarks.md)
 	$(CARGO) bench --package berth-wire --bench time_to_ip -- $(ARGS)
 
+.PHONY: bench-session
+bench-session: packages lab-build ## Measure sessions with thousands of simulated agents (ARGS: see docs/benchmarks.md)
+	$(CARGO) bench --package berth-wire --bench session -- $(ARGS)
+
+.PHONY: bench-engine
+bench-engine: ## Measure the session's state machines alone
+	$(CARGO) bench --package berth-wire --bench engine
+
 .PHONY: sim
 sim: ## Try to break the session engine with N schedules in virtual time (N=10000, SEED=1)
 	$(CARGO) run --quiet --package berth-sim -- --schedules $(or $(N),10000) --seed $(or $(SEED),1)

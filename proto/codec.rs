@@ -20,6 +20,12 @@ pub const ELEMENT_BYTES: usize = 8 * 1024 * 1024;
 /// A string in memory: its handle, and the least that an allocation takes.
 const TEXT_BYTES: usize = size_of::<String>() + 32;
 
+/// What a buffer has, and grows by: a stream holds two for as long as it lives, and a hub holds thousands of streams that say
+/// nothing for most of the time. tonic's own default is 8 KiB.
+const BUFFER: usize = 1024;
+/// How much is written before the transport gets it: tonic's own default.
+const YIELD_AT: usize = 32 * 1024;
+
 /// What can be repeated within a message.
 pub struct Shape(&'static [(u64, Part)]);
 
@@ -137,7 +143,7 @@ where
     type Decoder = WeighedDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::default()
+        ProstEncoder::new(BufferSettings::new(BUFFER, YIELD_AT))
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -164,6 +170,6 @@ impl<U: Message + Default + Shaped> Decoder for WeighedDecoder<U> {
     }
 
     fn buffer_settings(&self) -> BufferSettings {
-        BufferSettings::default()
+        BufferSettings::new(BUFFER, YIELD_AT)
     }
 }

@@ -47,6 +47,7 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     telemetry::init(&settings.log)?;
     info!(version = env!("CARGO_PKG_VERSION"), "berth-hub starts");
     let started = Instant::now();
+    raise_open_files();
     let client = client(&settings).await?;
     let (stop, stop_sessions) = (CancellationToken::new(), CancellationToken::new());
     let ready = Ready::new();
@@ -59,11 +60,9 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         work: work.clone(),
         cache: cache.clone(),
     });
-    let tenants = Arc::new(Tenants::new(
-        first_session(SystemTime::now()),
-        Limits::default(),
-        marks,
-    ));
+    let first_session = first_session(SystemTime::now());
+    let tenants = Tenants::new(first_session, Limits::default(), marks);
+    let tenants = Arc::new(tenants.with_snapshots(settings.snapshots));
 
     let mut metrics = Metrics::new("hub", env!("CARGO_PKG_VERSION"));
     let listening = ListenMetrics::register(metrics.registry_mut());
@@ -149,7 +148,11 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         socket,
         tls,
         settings.trust_domain.clone(),
-        ListenLimits::default(),
+        ListenLimits {
+            handshakes: settings.handshakes,
+            handshakes_per_address: settings.handshakes_per_address,
+            ..ListenLimits::default()
+        },
         listening,
     )?;
     reporter
@@ -187,6 +190,17 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     stop.cancel();
     info!("berth-hub has ended");
     Ok(())
+}
+
+/// Every agent's connection is an open file, and what a process may have without asking is often 1,024.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    match raised {
+        Ok(limit) => info!(limit, "open files: one for each agent, and a few"),
+        Err(error) => warn!(%error, "the limit of open files stays as it is"),
+    }
 }
 
 async fn client(settings: &HubSettings) -> anyhow::Result<Client> {

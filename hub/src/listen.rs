@@ -68,8 +68,8 @@ impl Default for ListenLimits {
         Self {
             handshake: Duration::from_secs(5),
             user_timeout: Duration::from_secs(30),
-            handshakes: 2_048,
-            handshakes_per_address: 512,
+            handshakes: 256,
+            handshakes_per_address: 64,
             connections_per_identity: 32,
         }
     }

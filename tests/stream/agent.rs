@@ -138,7 +138,7 @@ impl Agent {
             Arc::clone(&broker),
             dialer,
             metrics.clone(),
-            ready.register("hub"),
+            Some(ready.register("hub")),
         );
         let stop = CancellationToken::new();
         Self {

@@ -344,10 +344,10 @@ impl Tenants {
         }
     }
 
-    /// How long a fleet of the present size should spread its return: a handshake costs the hub about half a
-    /// millisecond of one core.
+    /// How long the fleet should spread its return: a handshake costs the hub about half a millisecond of one core. The fleet
+    /// is everybody who may come, for right after a start nobody has.
     fn reconnect_spread(&self) -> Duration {
-        let fleet = u32::try_from(read(&self.tenants).len()).unwrap_or(u32::MAX);
+        let fleet = u32::try_from(read(&self.admissions).len()).unwrap_or(u32::MAX);
         (Duration::from_millis(1) * fleet)
             .clamp(Duration::from_millis(100), Duration::from_secs(10))
     }

@@ -544,3 +544,23 @@ fn what_is_told_again_is_answered_again() {
     let events = talk(&mut second, &seat);
     assert!(events.unwrap().contains(&Event::Answer(wire, answer)));
 }
+
+#[test]
+fn rule_11_the_return_that_welcome_asks_for_grows_with_the_fleet() {
+    for (fleet, milliseconds) in [(1, 100), (1_000, 1_000), (5_000, 5_000), (50_000, 10_000)] {
+        let (tenants, _) = hub(&[]);
+        let name = |n: usize| TenantName::parse(&format!("t-{n}")).unwrap();
+        let others = (1..fleet).map(|n| (name(n), Admission::default()));
+        tenants.admit(others.chain([(acme(), Admission::default())]).collect());
+        let mut agent = agent("c");
+        let seat = connect(&tenants, &mut agent);
+        let events = talk(&mut agent, &seat).unwrap();
+        let told = events.iter().find_map(|event| match event {
+            Event::Welcomed {
+                reconnect_spread, ..
+            } => Some(reconnect_spread.as_millis()),
+            _ => None,
+        });
+        assert_eq!(told, Some(milliseconds), "a fleet of {fleet}");
+    }
+}
