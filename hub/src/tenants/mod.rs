@@ -18,7 +18,7 @@ use std::{
 
 use berth_common::{
     identity::TenantName,
-    model::{Answer, Generation, ServiceKey},
+    model::{Answer, Generation, Service, ServiceKey},
     session::{
         ProtocolError,
         held::{Held, Nodes, Wanted},
@@ -244,6 +244,22 @@ impl Tenants {
     pub fn wanted(&self, tenant: &TenantName, key: &ServiceKey) -> (Wanted, Nodes) {
         self.with(tenant, |state| (state.held.wanted(key), state.held.nodes()))
             .unwrap_or((Wanted::Unknown, Nodes::default()))
+    }
+
+    /// All Services that a tenant wants, and its nodes.
+    pub fn services(&self, tenant: &TenantName) -> (Vec<Arc<Service>>, Nodes) {
+        self.with(tenant, |state| {
+            let held = &state.held;
+            let service = |key| match held.wanted(key) {
+                Wanted::Present(_, service) => Some(service),
+                _ => None,
+            };
+            (
+                held.service_keys().filter_map(service).collect(),
+                held.nodes(),
+            )
+        })
+        .unwrap_or_default()
     }
 
     /// A load balancer was found that the tenant does not want and did not delete.
