@@ -52,6 +52,15 @@ impl HealthMetrics {
         self.probes.get_or_create(&ResultLabel { result }).inc();
     }
 
+    /// Probes in all.
+    pub fn total(&self) -> u64 {
+        let results = Outcome::ALL.iter().map(|outcome| {
+            let result = outcome.label();
+            self.probes.get_or_create(&ResultLabel { result }).get()
+        });
+        results.sum()
+    }
+
     pub(super) fn probed(&self, tenant: &TenantName, count: usize) {
         set(&self.probed, tenant, count);
     }

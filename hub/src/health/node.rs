@@ -41,6 +41,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Each of them.
+    pub const ALL: [Self; 6] = [
+        Self::Good,
+        Self::Refused,
+        Self::Draining,
+        Self::Odd,
+        Self::Silent,
+        Self::NoRoute,
+    ];
+
     /// Whether anything came back from the host.
     pub fn is_answer(self) -> bool {
         !matches!(self, Self::Silent | Self::NoRoute)
