@@ -14,9 +14,6 @@ use crate::plan::{self, Nodes};
 
 /// How many node ports are kept: one of them may have nobody behind it, and drop what comes.
 const PORTS: usize = 3;
-/// How many addresses of one tenant are probed: as many nodes as Kubernetes supports in one cluster. Those beyond are never
-/// judged, and serve.
-const MOST: usize = 5_000;
 
 /// What is to be probed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,8 +36,7 @@ pub fn demand(policy: Policy, services: &[Arc<Service>], nodes: &Nodes) -> Deman
         .values()
         .filter(|node| plan::check_node(node).is_ok())
         .flat_map(|node| &node.addresses)
-        .filter(|ip| families.contains(&IpFamily::of(ip)))
-        .take(MOST);
+        .filter(|ip| families.contains(&IpFamily::of(ip)));
     // With the policy Local, a node refuses or drops what has no endpoint there, and that says nothing about the node.
     let ports: BTreeSet<u16> = services
         .iter()

@@ -221,7 +221,7 @@ fn point_27_a_hundred_flapping_nodes_are_told_once_a_second() {
             panic!("{address}")
         };
         let phase = u64::from(v4.octets()[3]) * 30;
-        let up = (at.as_millis() as u64 + phase) / 1_500 % 2 == 0;
+        let up = ((at.as_millis() as u64 + phase) / 1_500).is_multiple_of(2);
         if up || v4.octets()[3] >= 100 {
             Outcome::Good
         } else {
