@@ -76,3 +76,67 @@ impl Policies {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{super::metrics::HealthMetrics, *};
+    use crate::api::{HealthCheck, HealthMode, Tenant, TenantSpec};
+
+    fn tenant(name: &str, mode: HealthMode, suspended: bool) -> Tenant {
+        let health_check = HealthCheck {
+            mode,
+            ..HealthCheck::default()
+        };
+        let mut tenant = Tenant::new(
+            name,
+            TenantSpec {
+                suspended,
+                health_check: Some(health_check),
+                ..TenantSpec::default()
+            },
+        );
+        tenant.metadata.uid = Some(name.into());
+        tenant
+    }
+
+    fn name(name: &str) -> TenantName {
+        TenantName::parse(name).unwrap()
+    }
+
+    #[test]
+    fn who_is_not_to_be_probed_has_no_verdicts_from_that_moment_on() {
+        let (directory, health) = (Directory::default(), Health::new(HealthMetrics::default()));
+        let of = |who| verdicts(&health, &directory, &name(who));
+        directory.listed(vec![
+            tenant("a", HealthMode::KubeProxy, false),
+            tenant("b", HealthMode::None, false),
+        ]);
+        assert_eq!(of("a").as_deref(), Some(&Verdicts::default()));
+        assert_eq!(of("b"), None);
+    }
+
+    #[test]
+    fn a_tenant_is_looked_at_when_its_object_says_something_else_about_it() {
+        let (directory, health) = (Directory::default(), Health::new(HealthMetrics::default()));
+        let mut policies = Policies::default();
+        let mut looked_at = |list: Vec<Tenant>| {
+            directory.listed(list);
+            policies.take(&directory, &health);
+            health.take_touched()
+        };
+        let both = || {
+            vec![
+                tenant("a", HealthMode::KubeProxy, false),
+                tenant("b", HealthMode::None, false),
+            ]
+        };
+        assert_eq!(looked_at(both()), [name("a"), name("b")].into());
+        assert_eq!(looked_at(both()), [].into());
+        let changed = vec![
+            tenant("a", HealthMode::NodePort, false),
+            tenant("b", HealthMode::None, true),
+        ];
+        assert_eq!(looked_at(changed.clone()), [name("a"), name("b")].into());
+        assert_eq!(looked_at(changed[..1].to_vec()), [name("b")].into());
+    }
+}

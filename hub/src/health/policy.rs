@@ -75,3 +75,34 @@ impl From<&HealthCheck> for Policy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_as_in_a_cluster_with_kube_proxy() {
+        assert_eq!(Policy::from(&HealthCheck::default()), Policy::default());
+    }
+
+    #[test]
+    fn what_got_past_the_schema_is_bounded_all_the_same() {
+        let wild = HealthCheck {
+            mode: HealthMode::NodePort,
+            port: Some(0),
+            interval_milliseconds: Some(0),
+            timeout_milliseconds: Some(u32::MAX),
+            failure_threshold: Some(0),
+            success_threshold: Some(u32::MAX),
+        };
+        let bounded = Policy {
+            mode: Mode::NodePort,
+            port: KUBE_PROXY_PORT,
+            interval: Duration::from_millis(250),
+            timeout: Duration::from_millis(250),
+            failures: 1,
+            successes: 10,
+        };
+        assert_eq!(Policy::from(&wild), bounded);
+    }
+}

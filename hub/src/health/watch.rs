@@ -112,12 +112,12 @@ impl Health {
         }
     }
 
+    pub(super) fn take_touched(&self) -> BTreeSet<TenantName> {
+        std::mem::take(&mut self.touched.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn read(&self, fleet: &mut Fleet, ground: &impl Ground, now: Instant) {
-        let touched = {
-            let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *touched)
-        };
-        for tenant in touched {
+        for tenant in self.take_touched() {
             fleet.demand(&tenant, ground.demand(&tenant), now, fastrand::f64);
             match fleet.probed(&tenant) {
                 0 => {

@@ -10,6 +10,8 @@ use super::*;
 enum Event {
     Wants(Service),
     Nodes(u8),
+    /// Which nodes answer, and which do not, bit by bit; none of both is not judged.
+    Health(Option<(u8, u8)>),
     Deletes,
     GoesAbsent,
     LosesSync,
@@ -72,6 +74,7 @@ fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => services().prop_map(Event::Wants),
         2 => (0_u8..4).prop_map(Event::Nodes),
+        3 => prop::option::weighted(0.9, (0_u8..16, 0_u8..16)).prop_map(Event::Health),
         1 => Just(Event::Deletes),
         1 => Just(Event::GoesAbsent),
         1 => Just(Event::LosesSync),
@@ -114,6 +117,21 @@ impl World {
                 if let Want::Present { nodes, .. } = &mut self.want {
                     *nodes = self.nodes.clone();
                 }
+            }
+            Event::Health(verdicts) => {
+                let of = |bits: u8| {
+                    let nodes = node_list(4);
+                    let some = nodes
+                        .values()
+                        .enumerate()
+                        .filter(|(n, _)| bits >> n & 1 == 1);
+                    some.flat_map(|(_, node)| node.addresses.clone()).collect()
+                };
+                let verdicts = verdicts.map(|(good, failing)| Verdicts {
+                    good: of(good & !failing),
+                    failing: of(failing),
+                });
+                self.model.observed.health = verdicts.map(Arc::new);
             }
             Event::Deletes => self.want = Want::Deleted,
             Event::GoesAbsent => {
