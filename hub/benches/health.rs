@@ -1,5 +1,5 @@
 //! What it costs the hub to probe many nodes: CPU time of the thread that probes, for each second. Real sockets on the
-//! loopback network, with a listener of its own for each node; half a machine's kernel work for the answers is in it, for
+//! loopback network, with a listener of its own for each node. Part of the kernel's work for the answers is in it, for
 //! on the loopback the sender's thread does the receiver's part. The listeners' own thread is not counted.
 //!
 //! `cargo bench -p berth-hub --bench health -- [NODES] [SECONDS]`
