@@ -246,22 +246,6 @@ impl Tenants {
             .unwrap_or((Wanted::Unknown, Nodes::default()))
     }
 
-    /// All Services that a tenant wants, and its nodes.
-    pub fn services(&self, tenant: &TenantName) -> (Vec<Arc<Service>>, Nodes) {
-        self.with(tenant, |state| {
-            let held = &state.held;
-            let service = |key| match held.wanted(key) {
-                Wanted::Present(_, service) => Some(service),
-                _ => None,
-            };
-            (
-                held.service_keys().filter_map(service).collect(),
-                held.nodes(),
-            )
-        })
-        .unwrap_or_default()
-    }
-
     /// A load balancer was found that the tenant does not want and did not delete.
     pub fn miss(&self, tenant: &TenantName, key: &ServiceKey) {
         let news = self.with(tenant, |state| {
@@ -314,6 +298,22 @@ impl Tenants {
     pub fn gone(&self, tenant: &TenantName, key: &ServiceKey) {
         self.with(tenant, |state| state.gone(key));
         self.changed.notify_waiters();
+    }
+
+    /// All Services that a tenant wants, and its nodes.
+    pub fn services(&self, tenant: &TenantName) -> (Vec<Arc<Service>>, Nodes) {
+        self.with(tenant, |state| {
+            let held = &state.held;
+            let service = |key| match held.wanted(key) {
+                Wanted::Present(_, service) => Some(service),
+                _ => None,
+            };
+            (
+                held.service_keys().filter_map(service).collect(),
+                held.nodes(),
+            )
+        })
+        .unwrap_or_default()
     }
 
     /// How every tenant that was heard of stands.
