@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use crate::{
     cli::KubeArgs,
     execute::{Desires, Executor, PER_TENANT, WriteMetrics},
+    health::{self, Health, Verdicts, metrics::HealthMetrics},
     listen::{self, ListenLimits, ListenMetrics},
     metrics::{AbsentLoadBalancers, SessionMetrics},
     objects::Id,
@@ -56,12 +57,15 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     let cache = Arc::new(Cache::default());
     let directory = Arc::new(Directory::default());
     let work = Arc::new(Work::new(PER_TENANT));
+    let probing = HealthMetrics::default();
+    let health = Arc::new(Health::new(probing.clone()));
     let marks = Arc::new(Planning {
         work: work.clone(),
         cache: cache.clone(),
+        health: health.clone(),
     });
     let first_session = first_session(SystemTime::now());
-    let tenants = Tenants::new(first_session, Limits::default(), marks);
+    let tenants = Tenants::new(first_session, Limits::default(), marks.clone());
     let tenants = Arc::new(tenants.with_snapshots(settings.snapshots));
 
     let mut metrics = Metrics::new("hub", env!("CARGO_PKG_VERSION"));
@@ -70,6 +74,7 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     sessions.register(metrics.registry_mut());
     tenants.turn_gauges().register(metrics.registry_mut());
     writes.register(metrics.registry_mut());
+    probing.register(metrics.registry_mut());
     metrics
         .registry_mut()
         .register_collector(Box::new(AbsentLoadBalancers(tenants.clone())));
@@ -83,9 +88,22 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         work.clone(),
         stop.clone(),
     ));
-    tasks.spawn(admit(directory.clone(), tenants.clone(), stop.clone()));
+    tasks.spawn(admit(
+        directory.clone(),
+        tenants.clone(),
+        health.clone(),
+        stop.clone(),
+    ));
+    let ground = Arc::new(health::ground::Hub {
+        directory: directory.clone(),
+        tenants: tenants.clone(),
+        marks,
+    });
+    tasks.spawn(health.clone().run(ground, stop.clone()));
     let wishes = Arc::new(Wishes {
         tenants: tenants.clone(),
+        directory: directory.clone(),
+        health,
     });
     let executor = Executor::new(
         client.clone(),
@@ -219,11 +237,18 @@ fn first_session(now: SystemTime) -> u64 {
     seconds << 20
 }
 
-/// Keeps the admissions in step with the `Tenant` objects.
-async fn admit(directory: Arc<Directory>, tenants: Arc<Tenants>, stop: CancellationToken) {
+/// Keeps the admissions, and who is probed, in step with the `Tenant` objects.
+async fn admit(
+    directory: Arc<Directory>,
+    tenants: Arc<Tenants>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) {
     directory.synced().await;
+    let mut policies = health::ground::Policies::default();
     loop {
         let changed = directory.changed();
+        policies.take(&directory, &health);
         tenants.admit(admissions(&directory));
         tokio::select! {
             () = stop.cancelled() => return,
@@ -250,11 +275,13 @@ fn admissions(directory: &Directory) -> std::collections::BTreeMap<TenantName, A
 struct Planning {
     work: Arc<Work>,
     cache: Arc<Cache>,
+    health: Arc<Health>,
 }
 
 impl Marks for Planning {
     fn service(&self, tenant: &TenantName, key: &ServiceKey) {
         self.work.add(&Id::new(tenant.clone(), key.clone()));
+        self.health.touch(tenant);
     }
 
     fn observed(&self, tenant: &TenantName) {
@@ -271,6 +298,8 @@ impl Marks for Planning {
 /// What the executor asks of the tenants and tells them.
 struct Wishes {
     tenants: Arc<Tenants>,
+    directory: Arc<Directory>,
+    health: Arc<Health>,
 }
 
 impl Desires for Wishes {
@@ -305,6 +334,10 @@ impl Desires for Wishes {
             }
             Wanted::Unknown => Want::Unknown,
         }
+    }
+
+    fn health(&self, tenant: &TenantName) -> Option<Arc<Verdicts>> {
+        health::ground::verdicts(&self.health, &self.directory, tenant)
     }
 
     fn answer(&self, tenant: &TenantName, key: &ServiceKey, answer: Answer) {

@@ -98,6 +98,30 @@ async fn crds_are_printed_for_kubectl_and_accepted_by_the_api_server() -> Result
     let refused = lab.management().apply(bad).await.unwrap_err();
     let refused = format!("{:#}", anyhow::Error::from(refused));
     assert!(refused.contains("CIDR"), "{refused}");
+    let checked = |check: &str| {
+        format!(
+            "apiVersion: berth.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: checked}}\nspec: {{healthCheck: {check}}}\n"
+        )
+    };
+    for good in [
+        "{}",
+        "{mode: NodePort}",
+        "{intervalMilliseconds: 250, timeoutMilliseconds: 250, failureThreshold: 1}",
+    ] {
+        lab.management().apply(&checked(good)).await?;
+    }
+    for (bad, word) in [
+        ("{mode: Maybe}", "KubeProxy"),
+        ("{intervalMilliseconds: 100}", "250"),
+        (
+            "{timeoutMilliseconds: 2000}",
+            "a probe ends before the next begins",
+        ),
+    ] {
+        let refused = lab.management().apply(&checked(bad)).await.unwrap_err();
+        let refused = format!("{:#}", anyhow::Error::from(refused));
+        assert!(refused.contains(word), "{refused}");
+    }
     Ok(())
 }
 

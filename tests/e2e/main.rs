@@ -5,6 +5,7 @@ mod certificates;
 mod commands;
 mod doctor;
 mod grpcurl;
+mod health;
 mod operator;
 mod outages;
 mod refusals;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use crate::{
     api::{Tenant, TenantStatus},
+    health,
     objects::RELEASE_HELD,
     plan::{Allocator, Policy},
     standing::Records,
@@ -34,6 +35,8 @@ pub struct TenantFacts {
     pub class: Option<String>,
     /// What the tenant may ask addresses out of.
     pub requestable: Vec<IpNet>,
+    /// How the tenant's nodes are probed.
+    pub health: health::Policy,
     /// What stands in the status.
     pub status: TenantStatus,
 }
@@ -69,6 +72,12 @@ impl TenantFacts {
                 .iter()
                 .filter_map(|range| range.parse().ok())
                 .collect(),
+            health: tenant
+                .spec
+                .health_check
+                .as_ref()
+                .map(health::Policy::from)
+                .unwrap_or_default(),
             status: tenant.status.unwrap_or_default(),
         };
         Some((name, facts))

@@ -13,6 +13,7 @@ mod answer;
 mod backends;
 mod brake;
 mod diff;
+mod health;
 mod present;
 mod state;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     api::LoadBalancerSpec,
+    health::Verdicts,
     objects::{
         Id, Kind,
         backend_slice::{ObservedSlice, Place, SliceShape},
@@ -42,6 +44,7 @@ use crate::{
     },
 };
 
+pub use admit::is_node_port;
 pub use backends::check_node;
 pub use brake::{brake, held_message};
 use present::Wish;
@@ -210,6 +213,8 @@ pub struct Observed {
     pub allocator_says: Option<Arc<str>>,
     /// When the allocator last gave anybody an address: while it does, waiting is no news.
     pub allocator_gave: Option<Instant>,
+    /// How the tenant's nodes stand, seen from here. None: they are not probed.
+    pub health: Option<Arc<Verdicts>>,
 }
 
 impl Observed {

@@ -11,7 +11,7 @@ use berth_common::{
 use super::{
     Nodes, Now, Observed, Plan, Policy, Write, addresses,
     admit::admit,
-    answer, backends, diff,
+    answer, backends, diff, health,
     state::{self, State},
 };
 use crate::objects::{Id, Kind, record};
@@ -125,7 +125,19 @@ pub(super) fn plan(
         None => diff::record(&mut plan, id, generation, service, observed),
         Some(_) => true,
     };
-    let state = state::of(service, &shape, seen, has_nodes, observed, now);
+    let backing = health::backing(service, nodes, seen.since, observed, now);
+    if let Some(due) = backing.again {
+        plan.revisit_at(due);
+    }
+    let state = state::of(
+        service,
+        &shape,
+        seen,
+        has_nodes,
+        backing.none,
+        observed,
+        now,
+    );
     let serving = state == State::Serving;
     let outcome = match (fault, state) {
         (Some(fault), _) => fault.into(),
@@ -140,7 +152,8 @@ pub(super) fn plan(
         }
     };
     if let Some(record) = observed.record.as_ref().filter(|seen| !seen.deleting) {
-        let status = answer::status(&outcome, &known, serving, &record.object);
+        let healthy = backing.condition;
+        let status = answer::status(&outcome, &known, serving, healthy, &record.object);
         diff::status(&mut plan, status, &record.object, now);
     }
     plan.answer = say(outcome);

@@ -18,7 +18,7 @@ use std::{
 
 use berth_common::{
     identity::TenantName,
-    model::{Answer, Generation, ServiceKey},
+    model::{Answer, Generation, Service, ServiceKey},
     session::{
         ProtocolError,
         held::{Held, Nodes, Wanted},
@@ -314,6 +314,26 @@ impl Tenants {
     pub fn gone(&self, tenant: &TenantName, key: &ServiceKey) {
         self.with(tenant, |state| state.gone(key));
         self.changed.notify_waiters();
+    }
+
+    /// All Services that a tenant wants, and its nodes.
+    pub fn services(&self, tenant: &TenantName) -> (Vec<Arc<Service>>, Nodes) {
+        self.with(tenant, |state| {
+            let held = &state.held;
+            let service = |key| match held.wanted(key) {
+                Wanted::Present(_, service)
+                | Wanted::Unreadable {
+                    last: Some(service),
+                    ..
+                } => Some(service),
+                _ => None,
+            };
+            (
+                held.service_keys().filter_map(service).collect(),
+                held.nodes(),
+            )
+        })
+        .unwrap_or_default()
     }
 
     /// How every tenant that was heard of stands.

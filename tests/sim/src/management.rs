@@ -14,7 +14,9 @@ use berth_hub::{
     objects::{
         Id, Kind,
         backend_slice::{ObservedSlice, Place},
-        record::{ACCEPTED, ConditionShape, ObservedRecord, PROGRAMMED, StatusShape},
+        record::{
+            ACCEPTED, BACKENDS_HEALTHY, ConditionShape, ObservedRecord, PROGRAMMED, StatusShape,
+        },
         service::ObservedService,
     },
     observe::{Object, Slot},
@@ -561,6 +563,7 @@ fn status(
         conditions: vec![
             condition(ACCEPTED, &shape.accepted),
             condition(PROGRAMMED, &shape.programmed),
+            condition(BACKENDS_HEALTHY, &shape.backends_healthy),
         ],
         observed_generation: shape.observed_generation,
     });

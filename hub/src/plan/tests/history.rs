@@ -11,6 +11,8 @@ enum Event {
     Wants(Service),
     Unreadable,
     Nodes(u8),
+    /// Which nodes answer, and which do not, bit by bit; none of both is not judged.
+    Health(Option<(u8, u8)>),
     Deletes,
     GoesAbsent,
     LosesSync,
@@ -74,6 +76,7 @@ fn events() -> impl Strategy<Value = Event> {
         4 => services().prop_map(Event::Wants),
         1 => Just(Event::Unreadable),
         2 => (0_u8..4).prop_map(Event::Nodes),
+        3 => prop::option::weighted(0.9, (0_u8..16, 0_u8..16)).prop_map(Event::Health),
         1 => Just(Event::Deletes),
         1 => Just(Event::GoesAbsent),
         1 => Just(Event::LosesSync),
@@ -126,6 +129,21 @@ impl World {
                 {
                     *nodes = self.nodes.clone();
                 }
+            }
+            Event::Health(verdicts) => {
+                let of = |bits: u8| {
+                    let nodes = node_list(4);
+                    let some = nodes
+                        .values()
+                        .enumerate()
+                        .filter(|(n, _)| bits >> n & 1 == 1);
+                    some.flat_map(|(_, node)| node.addresses.clone()).collect()
+                };
+                let verdicts = verdicts.map(|(good, failing)| Verdicts {
+                    good: of(good & !failing),
+                    failing: of(failing),
+                });
+                self.model.observed.health = verdicts.map(Arc::new);
             }
             Event::Deletes => self.want = Want::Deleted,
             Event::GoesAbsent => {

@@ -1,5 +1,6 @@
 //! The planner against a model of the management cluster.
 
+mod health;
 mod history;
 mod model;
 mod refusals;
