@@ -2,7 +2,7 @@
 //! to set up; must not measure.
 
 use anyhow::Result;
-use berth_hub::api::{Tenant, TenantSpec};
+use berth_hub::api::{HealthCheck, HealthMode, Tenant, TenantSpec};
 use berth_lab::{Audit, Lab, Process, progress::Console};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use kube::api::{Api, PostParams};
@@ -54,9 +54,17 @@ impl Ground {
     /// Admits tenants up to this number.
     pub(crate) async fn admit(&mut self, tenants: u32) -> Result<()> {
         let api: Api<Tenant> = Api::all(self.lab.management().client().await?);
+        // The fleet's nodes are made up, and nobody is to be asked at their addresses.
+        let spec = TenantSpec {
+            health_check: Some(HealthCheck {
+                mode: HealthMode::None,
+                ..HealthCheck::default()
+            }),
+            ..TenantSpec::default()
+        };
         stream::iter(self.tenants + 1..=tenants)
             .map(|number| {
-                let tenant = Tenant::new(&format!("sim-{number:05}"), TenantSpec::default());
+                let tenant = Tenant::new(&format!("sim-{number:05}"), spec.clone());
                 let api = api.clone();
                 async move { api.create(&PostParams::default(), &tenant).await }
             })

@@ -12,7 +12,7 @@ use berth_common::{
     session::{ProtocolError, REASON_TRAILER, TENANT_UNKNOWN},
 };
 use berth_wire::v1::{self, agent_service_server::AgentService};
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -30,6 +30,9 @@ const STALL: Duration = Duration::from_secs(15);
 
 /// Messages on their way between the writer and the transport. State waits in the seat's slots, not here.
 const IN_FLIGHT: usize = 4;
+
+/// What goes to the transport. Boxed: the channel allocates room for 32 at once, in each of thousands of sessions.
+type Said = Result<Box<v1::HubMessage>, Status>;
 
 /// `berth.v1.AgentService`.
 #[derive(Clone)]
@@ -95,7 +98,8 @@ impl AgentService for Sessions {
                 .run(request.into_inner(), sender, stop)
                 .instrument(span),
         );
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let messages = ReceiverStream::new(receiver).map(|said: Said| said.map(|message| *message));
+        Ok(Response::new(Box::pin(messages)))
     }
 }
 
@@ -179,7 +183,7 @@ impl Shell {
     async fn run(
         self,
         messages: Streaming<v1::AgentMessage>,
-        sender: mpsc::Sender<Result<v1::HubMessage, Status>>,
+        sender: mpsc::Sender<Said>,
         stop: CancellationToken,
     ) {
         let _live = self.metrics.live();
@@ -243,7 +247,7 @@ impl Shell {
         }
     }
 
-    async fn write(&self, sender: &mpsc::Sender<Result<v1::HubMessage, Status>>) -> Ended {
+    async fn write(&self, sender: &mpsc::Sender<Said>) -> Ended {
         loop {
             match self.seat.next(Instant::now()) {
                 Next::End(ending) => return Ended::ByHub(status_of_ending(&ending)),
@@ -252,7 +256,7 @@ impl Shell {
                     () = tokio::time::sleep_until(until.into()) => {}
                 },
                 Next::Message(message) => {
-                    match tokio::time::timeout(STALL, sender.send(Ok(*message))).await {
+                    match tokio::time::timeout(STALL, sender.send(Ok(message))).await {
                         Ok(Ok(())) => {}
                         Ok(Err(_)) => return Ended::Lost,
                         Err(_) => return Ended::Stalled,

@@ -11,8 +11,9 @@ use berth_wire::v1;
 use prost::Message as _;
 
 use super::{
-    FEATURES, HEARTBEAT, MESSAGE_BYTES, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE, TURNS,
-    digest::{Buckets, Digests},
+    HEARTBEAT, MESSAGE_BYTES, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE, TURNS,
+    digest::Buckets,
+    greeting::Greeting,
     held::{Held, Load, Received, Touched},
     snapshot::Incoming,
 };
@@ -47,22 +48,6 @@ const REMEMBERED: usize = 3;
 
 /// The longest name that Kubernetes knows.
 const NAME_BYTES: usize = 253;
-
-/// What Hello said, for whoever decides whether the session may be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Greeting {
-    /// The agent's release.
-    pub agent_version: String,
-    /// Random, new with every start of the agent.
-    pub instance_id: String,
-    /// The tenant cluster's UID; empty while the agent has not been able to read it.
-    pub cluster_uid: String,
-    /// Whether the agent has read its cluster.
-    pub synced: bool,
-    /// What of this release's features the agent knows.
-    features: Vec<&'static str>,
-    digests: Option<Digests>,
-}
 
 /// What came of a message.
 #[derive(Debug, Default)]
@@ -200,44 +185,10 @@ impl HubSession {
     }
 
     fn hello(&mut self, hello: v1::Hello) -> Result<Taken, ProtocolError> {
-        let (min, max) = (hello.protocol_min, hello.protocol_max);
-        if !(min..=max).contains(&PROTOCOL) {
-            return Err(ProtocolError::Version { min, max });
-        }
-        for (name, value) in [
-            ("agent_version", &hello.agent_version),
-            ("instance_id", &hello.instance_id),
-            ("cluster_uid", &hello.cluster_uid),
-        ] {
-            if value.len() > 128 || value.chars().any(|c| !c.is_ascii_graphic()) {
-                return Err(ProtocolError::Invalid(format!(
-                    "Hello.{name} is not a word of at most 128 ASCII characters"
-                )));
-            }
-        }
-        let digests = match hello.digests.len() {
-            0 => None,
-            _ => Some(Digests::from_bytes(&hello.digests).ok_or_else(|| {
-                ProtocolError::Invalid("Hello.digests are not 4096 bytes".into())
-            })?),
-        };
-        if digests.is_some() && hello.cluster_uid.is_empty() {
-            return Err(ProtocolError::Invalid("Hello.cluster_uid is empty".into()));
-        }
+        let greeting = Greeting::read(hello)?;
         self.phase = Phase::Deciding;
         Ok(Taken {
-            greeting: Some(Greeting {
-                features: FEATURES
-                    .iter()
-                    .filter(|known| hello.features.iter().any(|named| named == **known))
-                    .copied()
-                    .collect(),
-                agent_version: hello.agent_version,
-                instance_id: hello.instance_id,
-                cluster_uid: hello.cluster_uid,
-                synced: digests.is_some(),
-                digests,
-            }),
+            greeting: Some(greeting),
             ..Taken::default()
         })
     }

@@ -5,10 +5,12 @@
 //! - [`snapshot`]: whole buckets in pages with a verified end;
 //! - [`agent`]: what the tenant wants, and what of it the hub has still to hear;
 //! - [`held`]: what the hub has heard of one tenant; it outlives sessions;
+//! - [`greeting`]: Hello, as the hub reads it;
 //! - [`hub`]: one live session as the hub sees it.
 
 pub mod agent;
 pub mod digest;
+pub mod greeting;
 pub mod held;
 pub mod hub;
 pub mod snapshot;

@@ -9,7 +9,7 @@ use berth_common::{
 };
 
 use super::{
-    Nodes, Now, Observed, Plan, Policy, Write, addresses,
+    Nodes, Now, Observed, Plan, Policy, Rejection, Write, addresses,
     admit::admit,
     answer, backends, diff, health,
     state::{self, State},
@@ -60,7 +60,7 @@ pub(super) fn plan(
 ) -> Plan {
     let mut plan = Plan::default();
     let generation = wish.generation;
-    let fault = fault(&mut plan, wish, observed, policy, now);
+    let fault = fault(wish, observed, policy, now);
     let effective = effective(wish, fault.is_some(), observed);
     let known = addresses::known(effective.as_deref().or(wish.version.ok()), policy, observed);
     let say = |outcome| {
@@ -71,9 +71,13 @@ pub(super) fn plan(
         })
     };
 
-    let rejected = fault.is_some() && observed.rejection.is_some();
+    // Only what was rejected for this version: an earlier one's rejection says nothing of the version on record.
+    let rejection = standing_rejection(wish, observed, now).filter(|_| fault.is_some());
+    if let Some(rejection) = rejection {
+        plan.revisit_at(rejection.until);
+    }
     let service = match effective.as_deref() {
-        Some(service) if observed.service.is_some() || !rejected => service,
+        Some(service) if observed.service.is_some() || rejection.is_none() => service,
         _ => {
             // Refused, and nothing was ever accepted, or something that is not ours is in its place.
             plan.answer = fault.map(Outcome::from).and_then(say);
@@ -162,13 +166,7 @@ pub(super) fn plan(
 
 /// Why the wanted version is not to be had: it cannot be read, or the planner's own reasons, or the API server's of a
 /// little while ago.
-fn fault(
-    plan: &mut Plan,
-    wish: &Wish<'_>,
-    observed: &Observed,
-    policy: &Policy,
-    now: Now,
-) -> Option<Fault> {
+fn fault(wish: &Wish<'_>, observed: &Observed, policy: &Policy, now: Now) -> Option<Fault> {
     let wanted = match wish.version {
         Ok(wanted) => wanted,
         Err(refusal) => return Some(refusal.clone().into()),
@@ -177,15 +175,21 @@ fn fault(
     if let Err(refusal) = admit(wanted, policy, &known) {
         return Some(refusal.into());
     }
-    let rejection = observed.rejection.as_ref()?;
-    if rejection.generation != wish.generation || rejection.until <= now.instant {
-        return None;
-    }
-    plan.revisit_at(rejection.until);
+    let rejection = standing_rejection(wish, observed, now)?;
     Some(Fault {
         field: rejection.field.clone(),
         why: rejection.why.clone(),
     })
+}
+
+/// What the API server rejected of this version a little while ago.
+fn standing_rejection<'a>(
+    wish: &Wish<'_>,
+    observed: &'a Observed,
+    now: Now,
+) -> Option<&'a Rejection> {
+    let rejection = observed.rejection.as_deref()?;
+    (rejection.generation == wish.generation && rejection.until > now.instant).then_some(rejection)
 }
 
 /// The version to plan for: the wanted one, or where that is refused the one on record. Where the endpoints are is always

@@ -21,8 +21,9 @@ use berth_common::{
     model::{Answer, Generation, Service, ServiceKey},
     session::{
         ProtocolError,
+        greeting::Greeting,
         held::{Held, Nodes, Wanted},
-        hub::{Greeting, Limits, TurnNews},
+        hub::{Limits, TurnNews},
     },
 };
 use berth_wire::v1;

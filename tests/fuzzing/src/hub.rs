@@ -10,8 +10,9 @@ use berth_common::{
     session::{
         PAGE_BYTES, TURNS,
         digest::{Buckets, Digests},
+        greeting::Greeting,
         held::Held,
-        hub::{Greeting, HubSession, Limits, Taken},
+        hub::{HubSession, Limits, Taken},
         snapshot::Tally,
     },
 };

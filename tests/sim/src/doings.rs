@@ -309,8 +309,14 @@ impl World {
         old.nodes.clone_from(&tenant.cluster.nodes);
         old.uid.clone_from(&tenant.cluster.uid);
         tenant.cluster = old;
+        let newest = tenant.next_uid;
         for k in 0..KEYS {
             self.know(t, k);
+            let service = self.tenant(t).cluster.services.get(&k);
+            if service.is_some_and(|service| service.deleting) {
+                // The cluster says that it is being deleted, whatever came after the backup.
+                self.ledger.removed(t, k, newest);
+            }
         }
         let soon = self.now + Self::some(&mut self.net, 50, 3_000);
         self.lose_source(t, soon);
