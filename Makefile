@@ -52,6 +52,10 @@ install-deny: ## Install cargo-deny
 bench: packages lab-build ## Compare the time to an IP with MetalLB's own (ARGS: see docs/benchmarks.md)
 	$(CARGO) bench --package berth-wire --bench time_to_ip -- $(ARGS)
 
+.PHONY: bench-path
+bench-path: packages lab-build ## Measure with packets what clients of an address notice (ARGS: see docs/benchmarks.md)
+	$(CARGO) bench --package berth-wire --bench path -- $(ARGS)
+
 .PHONY: sim
 sim: ## Try to break the session engine with N schedules in virtual time (N=10000, SEED=1)
 	$(CARGO) run --release --package berth-sim -- --schedules $(or $(N),10000) --seed $(or $(SEED),1)

@@ -22,6 +22,8 @@ const CALM: usize = 40;
 /// One request.
 #[derive(Debug, Clone)]
 pub struct Shot {
+    /// Its place among all, from 0.
+    pub number: usize,
     /// When it began.
     pub began: Instant,
     /// When it was answered, or given up.
@@ -74,13 +76,14 @@ impl Traffic {
         .await
     }
 
-    /// Waits until the last forty requests that began at or after `since` were all answered.
+    /// Waits until forty requests in a row that began at or after `since` were all answered, and none before the last of them
+    /// is still under way: one that will be lost takes longer than one that is answered.
     pub async fn await_calm(&self, since: Instant, deadline: Duration) -> Result<()> {
         let what = format!("{CALM} requests in a row are answered");
         eventually(deadline, &what, || async {
-            let mut shots = self.so_far();
-            shots.retain(|shot| shot.began >= since);
-            let answered = shots.iter().rev().take_while(|shot| shot.answer.is_ok());
+            let shots = decided(self.so_far());
+            let answered = shots.iter().rev();
+            let answered = answered.take_while(|shot| shot.answer.is_ok() && shot.began >= since);
             match answered.count() {
                 CALM.. => Ok(()),
                 n => Err(Seen(format!("{n} of {} in a row", shots.len()))),
@@ -97,9 +100,19 @@ impl Traffic {
         ended.map_err(|error| Error::Start(format!("the traffic failed: {error}")))?;
         let mut shots = self.shots.lock().unwrap_or_else(PoisonError::into_inner);
         let mut shots = std::mem::take(&mut *shots);
-        shots.sort_by_key(|shot| shot.began);
+        shots.sort_by_key(|shot| shot.number);
         Ok(shots)
     }
+}
+
+/// Those before the first that is still under way, in the order of their beginnings.
+fn decided(mut shots: Vec<Shot>) -> Vec<Shot> {
+    shots.sort_by_key(|shot| shot.number);
+    let decided = shots.iter().enumerate();
+    let decided = decided.take_while(|(place, shot)| *place == shot.number);
+    let count = decided.count();
+    shots.truncate(count);
+    shots
 }
 
 /// Those of them that were not answered.
@@ -116,6 +129,7 @@ async fn run(
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut under_way = FuturesUnordered::new();
+    let mut numbers = 0..;
     let mut ticks = interval(pace);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let keep = |shot| {
@@ -124,7 +138,7 @@ async fn run(
     };
     loop {
         tokio::select! {
-            _ = ticks.tick() => under_way.push(shoot(&client, &url)),
+            _ = ticks.tick() => under_way.extend(numbers.next().map(|number| shoot(&client, &url, number))),
             Some(shot) = under_way.next() => keep(shot),
             _ = &mut stopped => break,
         }
@@ -134,15 +148,35 @@ async fn run(
     }
 }
 
-async fn shoot(client: &Client, url: &str) -> Shot {
+async fn shoot(client: &Client, url: &str, number: usize) -> Shot {
     let began = Instant::now();
     let answer = match timeout(PATIENCE, client.get(url)).await {
         Ok(answer) => answer.map_err(|error| error.chain()),
         Err(_) => Err(format!("no answer in {PATIENCE:?}")),
     };
     Shot {
+        number,
         began,
         ended: Instant::now(),
         answer,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_after_a_request_under_way_is_not_decided() {
+        let now = Instant::now();
+        let shot = |number| Shot {
+            number,
+            began: now,
+            ended: now,
+            answer: Ok(String::new()),
+        };
+        let decided = decided([4, 0, 1, 3].map(shot).into());
+        let numbers: Vec<_> = decided.iter().map(|shot| shot.number).collect();
+        assert_eq!(numbers, [0, 1]);
     }
 }
