@@ -3,6 +3,7 @@
 
 mod affinity;
 mod arrivals;
+mod dead;
 mod evidence;
 mod local;
 mod nodes;
