@@ -10,6 +10,7 @@ mod nodes;
 mod ports;
 mod ranges;
 mod reach;
+mod returns;
 mod rolling;
 mod support;
 mod unavailable;
