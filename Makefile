@@ -60,6 +60,10 @@ bench-session: packages lab-build ## Measure sessions with thousands of simulate
 bench-engine: ## Measure the session's state machines alone
 	$(CARGO) bench --package berth-wire --bench engine
 
+.PHONY: bench-path
+bench-path: packages lab-build ## Measure with packets what clients of an address notice (ARGS: see docs/benchmarks.md)
+	$(CARGO) bench --package berth-wire --bench path -- $(ARGS)
+
 .PHONY: sim
 sim: ## Try to break the session engine with N schedules in virtual time (N=10000, SEED=1)
 	$(CARGO) run --quiet --package berth-sim -- --schedules $(or $(N),10000) --seed $(or $(SEED),1)

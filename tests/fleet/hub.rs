@@ -53,12 +53,11 @@ pub(crate) struct Hub {
 }
 
 /// Threads for one side.
-pub(crate) fn runtime() -> Runtime {
+pub(crate) fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
-        .expect("a runtime")
 }
 
 impl Hub {
@@ -69,7 +68,7 @@ impl Hub {
         fleet: usize,
         handshakes: usize,
     ) -> Result<Self> {
-        let runtime = runtime();
+        let runtime = runtime()?;
         let seconds = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
         let first_session = u64::try_from(seconds.as_millis())? << 20;
         let tenants = Tenants::new(first_session, Limits::default(), Arc::new(Nobody));

@@ -27,7 +27,7 @@ fn point_07_a_thousand_agents_come_back_to_a_restarted_hub_a_few_at_a_time() -> 
     let pki = Pki::new()?;
     let first = Hub::start(&pki, None, FLEET, HANDSHAKES)?;
     let address = first.address();
-    let agents = runtime();
+    let agents = runtime()?;
     let fleet = fleet(&agents, &pki, &first)?;
     whole(&agents, &fleet, 1)?;
     assert_eq!(first.synced_services(), FLEET);

@@ -22,12 +22,14 @@ pub struct Node {
     pub pods: [u8; 3],
 }
 
-/// The nodes of the management cluster and of `acme`.
-pub const NODES: [Node; 4] = [
+/// The nodes of the management cluster and of the tenants `acme` and `bravo`.
+pub const NODES: [Node; 6] = [
     node("m1", "management", [1, 1], [10, 43, 1]),
     node("m2", "management", [1, 2], [10, 43, 2]),
     node("a1", "acme", [2, 1], [10, 42, 1]),
     node("a2", "acme", [2, 2], [10, 42, 2]),
+    node("b1", "bravo", [4, 1], [10, 41, 1]),
+    node("b2", "bravo", [4, 2], [10, 41, 2]),
 ];
 
 const fn node(name: &'static str, cluster: &'static str, host: [u8; 2], pods: [u8; 3]) -> Node {

@@ -14,7 +14,7 @@ use crate::parts::{Needs, Parts};
 use crate::progress::{Progress, Silent};
 use crate::sandbox::Sandbox;
 use crate::site::Site;
-use crate::{binaries, fabric, nodes, packages, pods, runtime, shell};
+use crate::{binaries, fabric, nodes, packages, runtime, shell};
 
 /// How a lab is to be. From [`Lab::builder`].
 pub struct Builder {
@@ -142,12 +142,12 @@ async fn bring_up(site: &Arc<Site>, kubelets: bool, steps: &mut Steps) -> Result
 
     let (metallb, ()) = tokio::try_join!(
         async {
-            start_nodes(&management, kubelets).await?;
+            nodes::start(&management, kubelets).await?;
             let metallb = Metallb::start(&management).await?;
             management.apply(&metallb::tutorial_pool()).await?;
             Ok(metallb)
         },
-        start_nodes(&acme, kubelets),
+        nodes::start(&acme, kubelets),
     )?;
     steps.done("nodes are registered, MetalLB has its pool");
     if kubelets {
@@ -156,19 +156,6 @@ async fn bring_up(site: &Arc<Site>, kubelets: bool, steps: &mut Steps) -> Result
         steps.done("kubelets are ready");
     }
     Ok(Lab::new(site.clone(), management, metallb, acme))
-}
-
-async fn start_nodes(cluster: &Cluster, kubelets: bool) -> Result<()> {
-    if kubelets {
-        nodes::start_kubelets(cluster).await?;
-    } else {
-        nodes::register(cluster).await?;
-        pods::serve(cluster).await?;
-    }
-    if cluster.site.has_packets() {
-        nodes::start_proxies(cluster).await?;
-    }
-    Ok(())
 }
 
 /// Kubelets need cgroups, or subordinate ids to do without.

@@ -1,24 +1,25 @@
-//! The host beside the clusters, from which load balancers are tried: nothing but an address on the fabric. Knows HTTP and
-//! commands; must not know who serves what.
+//! A host on the fabric from which load balancers are tried, as a rule the one beside the clusters: nothing but an address. Knows
+//! HTTP, datagrams and commands; must not know who serves what.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::control::{Command, Control};
 use crate::error::{Context, Error, Result};
-use crate::fabric::CLIENT_NETNS;
 use crate::http;
 use crate::wait::{Seen, eventually};
 
-/// The client host.
+/// A host that asks.
 #[derive(Debug, Clone)]
 pub struct Client {
     control: Option<Control>,
+    netns: String,
 }
 
 impl Client {
-    pub(crate) fn new(control: Option<Control>) -> Self {
-        Self { control }
+    pub(crate) fn new(control: Option<Control>, netns: &str) -> Self {
+        let netns = netns.to_owned();
+        Self { control, netns }
     }
 
     fn control(&self) -> Result<&Control> {
@@ -27,12 +28,12 @@ impl Client {
         })
     }
 
-    /// A command on the client, to be refined and run.
+    /// A command on this host, to be refined and run.
     pub fn command<S: Into<String>>(&self, argv: impl IntoIterator<Item = S>) -> Result<Command> {
-        Ok(self.control()?.command(argv).netns(CLIENT_NETNS))
+        Ok(self.control()?.command(argv).netns(&self.netns))
     }
 
-    /// Runs a command on the client and returns what it prints.
+    /// Runs a command on this host and returns what it prints.
     pub async fn sh<S: Into<String>>(&self, argv: impl IntoIterator<Item = S>) -> Result<String> {
         self.command(argv)?.run().await
     }
@@ -41,11 +42,24 @@ impl Client {
     /// [`Error::Unanswered`]; an answer other than 200 is an error too.
     pub async fn get(&self, url: &str) -> Result<String> {
         let (address, path) = split(url)?;
-        let answer = http::get(self.control()?, Some(CLIENT_NETNS), address, path).await?;
+        let answer = http::get(self.control()?, Some(&self.netns), address, path).await?;
         match answer {
             (200, body) => Ok(body),
             (status, body) => Err(Error::Start(format!("{url} answered {status}: {body}"))),
         }
+    }
+
+    /// Sends one datagram from a socket of its own, and returns what comes back within a second. Nothing, or the word that nobody
+    /// listens, is [`Error::Unanswered`].
+    pub async fn datagram(&self, to: SocketAddr, payload: &str) -> Result<String> {
+        let asked = self.control()?.datagram(&self.netns, to, payload).await;
+        asked.map_err(|error| match error {
+            Error::Refused(why) => Error::Unanswered {
+                request: format!("a datagram to {to}"),
+                why,
+            },
+            error => error,
+        })
     }
 
     /// Fetches a URL until nobody answers, at most for `deadline`.

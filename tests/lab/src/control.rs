@@ -110,6 +110,24 @@ impl Control {
         }
     }
 
+    /// Sends a datagram from a host of the lab, and returns the answer.
+    pub(crate) async fn datagram(
+        &self,
+        netns: &str,
+        address: SocketAddr,
+        payload: &str,
+    ) -> Result<String> {
+        let request = Request::Datagram {
+            netns: netns.to_owned(),
+            address,
+            payload: payload.to_owned(),
+        };
+        match self.ask(&request).await? {
+            Reply::Datagram { payload } => Ok(payload),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Waits until the lab has ended.
     pub(crate) async fn ended(&self) -> Result<()> {
         let mut stream = self.connect().await?;

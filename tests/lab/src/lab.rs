@@ -7,11 +7,13 @@ use std::sync::{Arc, Mutex as StdMutex, PoisonError};
 
 use tokio::sync::OnceCell;
 
+use crate::address::Node;
 use crate::builder::Builder;
 use crate::client::Client;
 use crate::cluster::Cluster;
 use crate::control_plane::Duties;
 use crate::error::{Error, Result};
+use crate::fabric::CLIENT_NETNS;
 use crate::hub::Hub;
 use crate::isolation::Isolation;
 use crate::metallb::Metallb;
@@ -22,8 +24,10 @@ use crate::{fabric, nodes, runtime};
 
 /// The name of the management cluster.
 pub const MANAGEMENT: &str = "management";
-/// The tenant that has nodes on the fabric.
+/// The tenant that is always there, with nodes on the fabric.
 pub const ACME: &str = "acme";
+/// A second tenant with nodes on the fabric, which starts when it is asked for.
+pub const BRAVO: &str = "bravo";
 
 /// The lab that all tests of a process share.
 static SHARED: OnceCell<Lab> = OnceCell::const_new();
@@ -122,8 +126,14 @@ impl Lab {
     /// The host beside the clusters.
     #[must_use]
     pub fn client(&self) -> Client {
+        self.host(CLIENT_NETNS)
+    }
+
+    /// Any host on the fabric as one to run commands on and to send packets from: `client`, `m1`, `m2`, `a1`, `a2`, `b1`, `b2`.
+    #[must_use]
+    pub fn host(&self, name: &str) -> Client {
         let control = &self.inner.site.sandbox.control;
-        Client::new(self.has_packets().then(|| control.clone()))
+        Client::new(self.has_packets().then(|| control.clone()), name)
     }
 
     /// The cluster `acme` without anything of Berth.
@@ -147,8 +157,8 @@ impl Lab {
         slot.tenant.get_or_try_init(join).await.cloned()
     }
 
-    /// The cluster of the tenant of that name, without anything of Berth as yet. `acme` has nodes on the fabric; any other is
-    /// a control plane and two nodes in name only, started now (3 s).
+    /// The cluster of the tenant of that name, without anything of Berth as yet. `acme` and `bravo` have nodes on the fabric; any
+    /// other is a control plane and two nodes in name only. All but `acme` are started now (3 s).
     pub async fn cluster(&self, name: &str) -> Result<Arc<Cluster>> {
         if name == ACME {
             return Ok(self.inner.acme.clone());
@@ -158,15 +168,23 @@ impl Lab {
         let name = name.to_owned();
         let start = || {
             runtime::on(async move {
-                let cluster = Cluster::start(site, &name, slot.index, Duties::default()).await?;
-                nodes::register(&cluster).await?;
+                let on_fabric = Node::of(&name).next().is_some();
+                let duties = Duties {
+                    scheduler: on_fabric,
+                    ..Duties::default()
+                };
+                let cluster = Cluster::start(site, &name, slot.index, duties).await?;
+                match on_fabric {
+                    true => nodes::start(&cluster, false).await?,
+                    false => nodes::register(&cluster).await?,
+                }
                 Ok(Arc::new(cluster))
             })
         };
         slot.cluster.get_or_try_init(start).await.cloned()
     }
 
-    /// Pulls a host's cable: `m1`, `m2`, `a1`, `a2` or `client`. Connections over it stay open and hear nothing.
+    /// Pulls a host's cable: `m1`, `m2`, `a1`, `a2`, `b1`, `b2` or `client`. Connections over it stay open and hear nothing.
     pub async fn cut(&self, host: &str) -> Result<()> {
         fabric::link(&self.inner.site.sandbox.control, host, "down").await
     }

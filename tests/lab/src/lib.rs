@@ -57,7 +57,9 @@ mod sandbox;
 mod shell;
 mod site;
 pub mod tenant;
+pub mod traffic;
 pub mod wait;
+pub mod workload;
 pub mod writes;
 
 pub use builder::Builder;
@@ -69,5 +71,6 @@ pub use process::Process;
 pub use program::Program;
 pub use protocol::Exit;
 pub use tenant::{Tenant, await_ip};
+pub use traffic::Traffic;
 pub use wait::{Seen, eventually};
 pub use writes::{Audit, Writes};

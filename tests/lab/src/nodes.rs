@@ -1,5 +1,5 @@
 //! A cluster's nodes: objects where there is no kubelet, and a real kube-proxy on each that has a network. Knows the address
-//! plan; must not know pods.
+//! plan; what a pod is, [`crate::pods`] knows.
 
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crate::control_plane::token;
 use crate::error::Result;
 use crate::isolation::Isolation;
 use crate::kubelet;
+use crate::pods;
 use crate::site::text;
 use crate::wait::{Seen, eventually};
 
@@ -20,6 +21,20 @@ const PROXY_MODE: &str = "nftables";
 
 /// How long a kubelet may take from nothing to ready, beside three others on two cores.
 const KUBELET: Duration = Duration::from_secs(120);
+
+/// Starts what the cluster's nodes are made of: kubelets, or objects whose pods the lab runs; and kube-proxies.
+pub(crate) async fn start(cluster: &Cluster, kubelets: bool) -> Result<()> {
+    if kubelets {
+        start_kubelets(cluster).await?;
+    } else {
+        register(cluster).await?;
+        pods::serve(cluster).await?;
+    }
+    if cluster.site.has_packets() {
+        start_proxies(cluster).await?;
+    }
+    Ok(())
+}
 
 /// Registers hand-made nodes for the cluster: those of the fabric where it has some there, else two that exist in name only.
 pub(crate) async fn register(cluster: &Cluster) -> Result<()> {
@@ -40,7 +55,7 @@ pub(crate) async fn register(cluster: &Cluster) -> Result<()> {
 }
 
 /// Starts kube-proxy on every node of the cluster that is on the fabric.
-pub(crate) async fn start_proxies(cluster: &Cluster) -> Result<()> {
+async fn start_proxies(cluster: &Cluster) -> Result<()> {
     let token = token(cluster.name(), "proxy");
     let kubeconfig = cluster.kubeconfig_for("kube-proxy", &token)?;
     for node in Node::of(cluster.name()) {
@@ -63,7 +78,7 @@ pub(crate) async fn start_proxies(cluster: &Cluster) -> Result<()> {
 }
 
 /// Starts a real kubelet with containerd on every node of the cluster.
-pub(crate) async fn start_kubelets(cluster: &Cluster) -> Result<()> {
+async fn start_kubelets(cluster: &Cluster) -> Result<()> {
     let site = &cluster.site;
     let run_dir = &site.sandbox.run_dir;
     let images =

@@ -65,6 +65,15 @@ pub(crate) enum Request {
         /// To where.
         address: SocketAddr,
     },
+    /// Sends a datagram and waits a second for another. Answer: [`Reply::Datagram`].
+    Datagram {
+        /// From which network namespace.
+        netns: String,
+        /// To where.
+        address: SocketAddr,
+        /// What is sent.
+        payload: String,
+    },
     /// Ends the lab. Answer: [`Reply::Done`], then everything is gone.
     Shutdown,
 }
@@ -90,6 +99,11 @@ pub(crate) enum Reply {
         stdout: String,
         /// What it complained about.
         stderr: String,
+    },
+    /// A datagram came back. Bytes that are not UTF-8 are replaced.
+    Datagram {
+        /// What it says.
+        payload: String,
     },
     /// It was not done.
     Failed {

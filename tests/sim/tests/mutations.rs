@@ -8,18 +8,20 @@ use berth_sim::{Case, Mutation, Saved, Schedule, run, sweep};
 /// The same seed gives the same schedules.
 const SCHEDULES: u64 = 500;
 
-fn kept() -> Vec<Schedule> {
+fn kept() -> std::io::Result<Vec<Schedule>> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions");
-    let read = |entry: std::io::Result<fs::DirEntry>| {
-        let text = fs::read_to_string(entry.unwrap().path()).unwrap();
-        Saved::read(&text).unwrap().schedule
-    };
-    fs::read_dir(dir).unwrap().map(read).collect()
+    fs::read_dir(dir)?
+        .map(|entry| {
+            let text = fs::read_to_string(entry?.path())?;
+            let saved = Saved::read(&text).map_err(std::io::Error::other)?;
+            Ok(saved.schedule)
+        })
+        .collect()
 }
 
 #[test]
 fn every_mutation_is_found() {
-    let kept = kept();
+    let kept = kept().unwrap();
     let mut unfound = Vec::new();
     for mutation in Mutation::all() {
         let case = Case::with(*mutation);

@@ -96,6 +96,13 @@ async fn answer(children: &Children, request: Request) -> Result<Reply> {
                 stderr,
             }
         }
+        Request::Datagram {
+            netns,
+            address,
+            payload,
+        } => Reply::Datagram {
+            payload: dial::datagram(netns, address, payload).await?,
+        },
         Request::Shutdown | Request::Dial { .. } => Reply::Done,
     })
 }

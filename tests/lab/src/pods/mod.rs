@@ -1,31 +1,39 @@
 //! Stands in for the kubelets of hand-made nodes: a pod that the scheduler placed gets a network namespace and an echo process,
-//! whatever its image, and a status that says Ready. Knows pods and links; must not know Services. Where nodes have no
-//! network a pod gets the status only.
+//! whatever its image, and a status that says Ready once that listens. A pod that is deleted serves on for as long as its
+//! `preStop.sleep` says, and without one ends at once. Knows pods and links; must not know Services. Where nodes have no network
+//! a pod gets the status only.
 
 mod link;
 
 use std::collections::{HashMap, HashSet};
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::address::Node;
 use crate::cluster::Cluster;
 use crate::error::{Context, Error, Result};
 use crate::process::Process;
 use crate::site::Site;
+use crate::wait::eventually;
 
 /// The first address of a node that pods get; below are the node's own.
 const FIRST: u8 = 10;
 /// The last one.
 const LAST: u8 = 250;
+/// The port that says whether the echo process listens.
+const PORT: u16 = 3000;
+/// How long it may take to.
+const LISTENING: Duration = Duration::from_secs(10);
 
 /// Serves the cluster's hand-made nodes until the lab ends.
 pub(crate) async fn serve(cluster: &Cluster) -> Result<()> {
@@ -34,6 +42,8 @@ pub(crate) async fn serve(cluster: &Cluster) -> Result<()> {
         cluster: cluster.name().to_owned(),
         pods: HashMap::new(),
         listed: HashSet::new(),
+        leaving: HashSet::new(),
+        ending: JoinSet::new(),
         links: 0,
     };
     let api: Api<Pod> = Api::all(keeper.client.clone());
@@ -42,11 +52,21 @@ pub(crate) async fn serve(cluster: &Cluster) -> Result<()> {
     cluster.site.run(async move {
         let config = watcher::Config::default().fields("spec.nodeName!=");
         let mut events = std::pin::pin!(watch(api, config).default_backoff());
-        while let Some(event) = events.next().await {
-            // The API server may be down because a test wants it so: the watch returns by itself.
-            let Ok(event) = event else { continue };
-            let Some(site) = site.upgrade() else { return };
-            keeper.see(&site, event).await;
+        loop {
+            tokio::select! {
+                event = events.next() => {
+                    let (Some(event), Some(site)) = (event, site.upgrade()) else { return };
+                    // The API server may be down because a test wants it so: the watch returns by itself.
+                    if let Ok(event) = event {
+                        keeper.see(&site, event).await;
+                    }
+                }
+                Some(Ok(pod)) = keeper.ending.join_next() => {
+                    let Some(site) = site.upgrade() else { return };
+                    let ended = keeper.finish(&site, &pod).await;
+                    keeper.note(&site, ended);
+                }
+            }
         }
     });
     Ok(())
@@ -66,6 +86,9 @@ struct Keeper {
     pods: HashMap<String, Running>,
     /// Those of the list that is being read: what ended while the API server was away is in no event.
     listed: HashSet<String>,
+    /// Those that were deleted and serve on for a while, and the ends of these whiles.
+    leaving: HashSet<String>,
+    ending: JoinSet<Pod>,
     links: u32,
 }
 
@@ -84,6 +107,11 @@ impl Keeper {
             Event::Apply(pod) => self.want(site, pod).await,
             Event::Delete(pod) => self.end(site, &pod.uid().unwrap_or_default()).await,
         };
+        self.note(site, done);
+    }
+
+    /// Writes down what went wrong.
+    fn note(&self, site: &Site, done: Result<()>) {
         if let Err(error) = done {
             let line = format!("pods of {}: {}\n", self.cluster, error.chain());
             let log = site.sandbox.run_dir.log(&format!("{}/pods", self.cluster));
@@ -101,14 +129,18 @@ impl Keeper {
             return Ok(());
         }
         if pod.metadata.deletion_timestamp.is_some() {
-            self.end(site, &uid).await?;
-            let pods: Api<Pod> =
-                Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-            let now = DeleteParams::default().grace_period(0);
-            return match pods.delete(&pod.name_any(), &now).await {
-                Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
-                other => Ok(other.map(drop)?),
-            };
+            let grace = grace(pod);
+            if grace.is_zero() {
+                return self.finish(site, pod).await;
+            }
+            if self.leaving.insert(uid) {
+                let pod = pod.clone();
+                self.ending.spawn(async move {
+                    tokio::time::sleep(grace).await;
+                    pod
+                });
+            }
+            return Ok(());
         }
         let node = spec.node_name.unwrap_or_default();
         if !self.pods.contains_key(&uid) {
@@ -147,6 +179,12 @@ impl Keeper {
             .env("ECHO_HOST", pod.name_any())
             .env("POD_IP", address.to_string());
         process.start().await?;
+        let control = &site.sandbox.control;
+        let listens = || async {
+            let to = (address, PORT).into();
+            Ok(control.dial(Some(node.name), to).await.map(drop)?)
+        };
+        eventually(LISTENING, &format!("{} listens", pod.name_any()), listens).await?;
         running.netns = Some((netns, process));
         Ok(running)
     }
@@ -196,6 +234,25 @@ impl Keeper {
         Ok(())
     }
 
+    /// Ends a pod that was deleted, and lets its object go.
+    async fn finish(&mut self, site: &Site, pod: &Pod) -> Result<()> {
+        let uid = pod.uid().unwrap_or_default();
+        self.leaving.remove(&uid);
+        self.end(site, &uid).await?;
+        let namespace = pod.namespace().unwrap_or_default();
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &namespace);
+        let this = Preconditions {
+            uid: Some(uid),
+            resource_version: None,
+        };
+        let now = DeleteParams::default().grace_period(0).preconditions(this);
+        match pods.delete(&pod.name_any(), &now).await {
+            // Gone, or another one has its name.
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            other => Ok(other.map(drop)?),
+        }
+    }
+
     /// Ends what was started for a pod.
     async fn end(&mut self, site: &Site, uid: &str) -> Result<()> {
         let Some(running) = self.pods.remove(uid) else {
@@ -207,6 +264,16 @@ impl Keeper {
         }
         Ok(())
     }
+}
+
+/// How long a pod serves after its deletion.
+fn grace(pod: &Pod) -> Duration {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let sleeps = containers.filter_map(|container| {
+        let hook = container.lifecycle.as_ref()?.pre_stop.as_ref()?;
+        u64::try_from(hook.sleep.as_ref()?.seconds).ok()
+    });
+    Duration::from_secs(sleeps.max().unwrap_or(0))
 }
 
 fn append(path: &std::path::Path, line: &str) -> Result<()> {

@@ -1,0 +1,114 @@
+//! A node of the tenant loses its network. Its cluster takes most of a minute to notice; the hub's own probes find it in seconds.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use berth_lab::traffic::lost;
+use berth_lab::workload::Pods;
+use berth_lab::{Seen, Traffic, eventually};
+use tokio::time::Instant;
+
+use crate::support::{SOON, Stage, alone_on_stage, on_stage, url};
+
+/// How long requests may be lost after a node's death.
+const BOUND: Duration = Duration::from_secs(3);
+
+/// What a machine that runs other tests beside may add to it.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Between two requests.
+const PACE: Duration = Duration::from_millis(20);
+
+/// The agent is on the other one.
+const NODE: &str = "a2";
+
+/// Cuts the node under traffic, and says for how long requests that began after the cut were lost.
+async fn suffering(stage: &Stage, url: &str) -> Result<Duration> {
+    let traffic = Traffic::start(stage.lab.client(), url, PACE);
+    traffic.await_calm(Instant::now(), SOON).await?;
+    stage.lab.cut(NODE).await?;
+    let cut = Instant::now();
+    let calm = traffic.await_calm(cut, SOON).await;
+    let shots = traffic.stop().await?;
+    let lost = lost(&shots);
+    ensure!(
+        !lost.is_empty(),
+        "the cut cost nothing, so it proves nothing"
+    );
+    calm?;
+    let last = lost.last().map_or(cut, |shot| shot.began);
+    Ok(last.saturating_duration_since(cut))
+}
+
+/// Cuts the node, and heals it whatever came of that.
+async fn dead_node(stage: &Stage, pods: &Pods<'_>, policy: &str) -> Result<()> {
+    let spec = format!("externalTrafficPolicy: {policy}");
+    let ip = stage.web(pods, &spec).await?;
+    let url = url(&ip, 80);
+    let suffering = suffering(stage, &url).await;
+    stage.lab.heal(NODE).await?;
+    let suffering = suffering?;
+    ensure!(
+        suffering <= BOUND + SLACK,
+        "requests were lost for {suffering:?} after the cut"
+    );
+
+    // Back on the network it takes its part again.
+    let port = stage.node_port("web").await?;
+    let nodes = ["a1", NODE];
+    let arrivals = crate::arrivals::Arrivals::at(&stage.lab, nodes, port).await?;
+    eventually(SOON, "connections arrive on both nodes again", || async {
+        let counts = arrivals.during(stage.answering(&url)).await?;
+        match counts.iter().all(|count| *count > 0) {
+            true => Ok(()),
+            false => Err(Seen(format!("{counts:?}"))),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn point_26_and_34_a_dead_node_stops_receiving_within_seconds_and_returns() -> Result<()> {
+    // With the pods on the other node, every request can succeed.
+    alone_on_stage(async |stage| dead_node(stage, &Pods::new("web", 2).on("a1"), "Cluster").await)
+        .await
+}
+
+#[tokio::test]
+async fn point_26_and_34_under_local_a_dead_nodes_pods_are_left_out_too() -> Result<()> {
+    alone_on_stage(async |stage| dead_node(stage, &Pods::new("web", 2), "Local").await).await
+}
+
+#[tokio::test]
+async fn point_25_that_no_backend_is_left_is_told_to_the_service() -> Result<()> {
+    on_stage(async |stage| {
+        let local = "externalTrafficPolicy: Local";
+        let ip = stage.web(&Pods::new("web", 1), local).await?;
+        Pods::new("web", 0)
+            .deploy(&stage.tenant, &stage.namespace)
+            .await?;
+        eventually(SOON, "an event UnAvailableLoadBalancer", || async {
+            let argv = [
+                "get",
+                "events.v1.events.k8s.io",
+                "-n",
+                &stage.namespace,
+                "-o",
+            ];
+            let columns = "custom-columns=R:.reason,N:.note,O:.regarding.name";
+            let events = stage
+                .tenant
+                .kubectl(&[&argv[..], &[columns]].concat())
+                .await?;
+            match events.contains("UnAvailableLoadBalancer") {
+                true => Ok(()),
+                false => Err(Seen(events)),
+            }
+        })
+        .await?;
+        ensure!(stage.tenant.await_ip(&stage.namespace, "web").await? == ip);
+        Ok(())
+    })
+    .await
+}
