@@ -114,7 +114,12 @@ impl Program {
 
     /// Runs its `doctor` with the settings it was started with. Exit code, and everything printed.
     pub async fn doctor(&self) -> Result<(i32, String)> {
-        Ok(self.process.subcommand("doctor").output().await?.told())
+        self.command("doctor").await
+    }
+
+    /// Runs another of its commands with the settings it was started with. Exit code, and everything printed.
+    pub async fn command(&self, name: &str) -> Result<(i32, String)> {
+        Ok(self.process.subcommand(name).output().await?.told())
     }
 
     /// Runs a command on its host. Exit code, and everything printed.
