@@ -11,7 +11,7 @@ LAB := $(TARGET)/debug/lab
 
 .PHONY: help
 help: ## List the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: build ## Watch a tenant's Service get its IP and answer, on real Kubernetes (ONCE=1: without the menu at the end)
@@ -52,13 +52,36 @@ install-deny: ## Install cargo-deny
 bench: packages lab-build ## Compare the time to an IP with MetalLB's own (ARGS: see docs/benchmarks.md)
 	$(CARGO) bench --package berth-wire --bench time_to_ip -- $(ARGS)
 
+.PHONY: bench-session
+bench-session: packages lab-build ## Measure sessions with thousands of simulated agents (ARGS: see docs/benchmarks.md)
+	$(CARGO) bench --package berth-wire --bench session -- $(ARGS)
+
+.PHONY: bench-engine
+bench-engine: ## Measure the session's state machines alone
+	$(CARGO) bench --package berth-wire --bench engine
+
 .PHONY: sim
 sim: ## Try to break the session engine with N schedules in virtual time (N=10000, SEED=1)
-	$(CARGO) run --release --package berth-sim -- --schedules $(or $(N),10000) --seed $(or $(SEED),1)
+	$(CARGO) run --quiet --package berth-sim -- --schedules $(or $(N),10000) --seed $(or $(SEED),1)
+
+# cargo-fuzz is on PATH or said where; it takes a nightly compiler because libFuzzer's instrumentation does.
+.PHONY: fuzz
+fuzz: ## Search for input that breaks a target (T=wire, hub or agent; SECONDS=300)
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \
+	  echo "cargo-fuzz is not installed: rustup toolchain install nightly && cargo install --locked cargo-fuzz"; exit 1; }
+	mkdir -p fuzz/found/$(or $(T),hub)
+	cd fuzz && $(CARGO) +nightly fuzz run --fuzz-dir . $(or $(T),hub) found/$(or $(T),hub) corpus/$(or $(T),hub) -- \
+	  -max_total_time=$(or $(SECONDS),300) -max_len=4096 -malloc_limit_mb=64 -print_final_stats=1
 
 .PHONY: generate
-generate: ## Write the generated files: the CRDs of the hub's chart
+generate: ## Write the generated files: the CRDs of the hub's chart, docs/conformance.md
 	$(CARGO) run --quiet --package berth-hub -- crds --dir deploy/charts/berth-hub/crds
+	BERTH_GENERATE=1 $(CARGO) test --quiet --test conformance
+
+.PHONY: release-descriptor
+release-descriptor: ## Keep today's wire contract as the released one, in the commit of a release (proto/released)
+	@$(CARGO) build --quiet --package berth-wire --bin descriptors
+	$(TARGET)/debug/descriptors > proto/released/berth.v1.binpb
 
 .PHONY: packages
 packages: build ## Install the Debian packages that the lab needs (as root), or name them

@@ -1,6 +1,8 @@
 //! The wire contract between `berth-agent` and `berth-hub`, generated from `proto/berth/v1/*.proto`. It knows nothing
 //! but the messages: what they mean is in the comments of the `.proto` files, how they are checked in `berth-common`.
 
+pub mod codec;
+
 /// Package `berth.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]
 pub mod v1 {

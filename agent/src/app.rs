@@ -115,7 +115,7 @@ async fn start(settings: &AgentSettings, stop: &CancellationToken) -> anyhow::Re
         Arc::clone(&broker),
         dialer,
         metrics.clone(),
-        ready.register("the first session with the hub"),
+        Some(ready.register("the first session with the hub")),
     );
     let caches = ready.register("the cluster's Services and nodes");
     let admin = AdminServer::bind(settings.admin_listen, Arc::new(registry), ready).await?;

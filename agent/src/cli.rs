@@ -13,7 +13,7 @@ use std::{
 use berth_common::settings::{SettingsArgs, SettingsError};
 use clap::{Parser, Subcommand, error::ErrorKind};
 
-use crate::{app, doctor, release, settings::AgentSettings};
+use crate::{app, doctor, release, settings::AgentSettings, simulate};
 
 /// The agent: gives this cluster's Services of type LoadBalancer their addresses from a berth-hub.
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ pub enum Command {
     /// good, before it is uninstalled. The addresses are freed in the management cluster: `kubectl delete tenant NAME`,
     /// then `kubectl delete namespace berth-NAME`
     Release(SettingsArgs<AgentSettings>),
+    /// Pretend to be many agents, to see what a hub does with them: for tests and benchmarks
+    Simulate(Box<simulate::Options>),
 }
 
 /// Why a command failed.
@@ -69,46 +71,58 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn run(command: Command) -> Result<ExitCode, CliError> {
-    let (Command::Run(arguments) | Command::Doctor(arguments) | Command::Release(arguments)) =
-        &command;
+    match command {
+        Command::Run(arguments) => on_one_thread(&arguments, async |settings| {
+            app::run(settings).await?;
+            Ok(true)
+        }),
+        Command::Doctor(arguments) => on_one_thread(&arguments, async |settings| {
+            let report = doctor::examine(&settings).await;
+            // A closed pipe is no failure.
+            let _ = write!(io::stdout(), "{report}");
+            Ok(report.is_healthy())
+        }),
+        Command::Release(arguments) => on_one_thread(&arguments, async |settings| {
+            release::run(&settings, &mut io::stdout()).await
+        }),
+        Command::Simulate(options) => simulate(*options),
+    }
+}
+
+/// One thread carries a whole tenant, and is the smallest thing that does.
+fn on_one_thread(
+    arguments: &SettingsArgs<AgentSettings>,
+    work: impl AsyncFnOnce(AgentSettings) -> anyhow::Result<bool>,
+) -> Result<ExitCode, CliError> {
     let resolved = arguments.resolve()?;
     if arguments.print_config() {
-        // A closed pipe is no failure.
         let _ = write!(io::stdout(), "{resolved}");
         return Ok(ExitCode::SUCCESS);
     }
     let settings = resolved.parse()?;
-    // One thread carries a whole tenant, and is the smallest thing that does.
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)?;
-    let code = match command {
-        Command::Run(_) => {
-            runtime.block_on(app::run(settings))?;
-            ExitCode::SUCCESS
-        }
-        Command::Doctor(_) => {
-            let report = runtime.block_on(doctor::examine(&settings));
-            let _ = write!(io::stdout(), "{report}");
-            if report.is_healthy() {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
-        Command::Release(_) => {
-            let released = runtime.block_on(release::run(&settings, &mut io::stdout()))?;
-            if released {
-                ExitCode::SUCCESS
-            } else {
-                ExitCode::FAILURE
-            }
-        }
-    };
+    let good = runtime.block_on(work(settings))?;
     // Blocking threads (a name that is being resolved) are not waited for.
     runtime.shutdown_background();
-    Ok(code)
+    Ok(if good {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// A fleet takes every core there is: it is many agents.
+fn simulate(options: simulate::Options) -> Result<ExitCode, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)?;
+    runtime.block_on(simulate::run(options, &mut io::stdout()))?;
+    runtime.shutdown_background();
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Help and version as they are; a mistake in one line. Where nobody reads, the exit code has to do.

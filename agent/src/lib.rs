@@ -17,5 +17,6 @@ pub mod project;
 pub mod queue;
 pub mod release;
 pub mod settings;
+pub mod simulate;
 pub mod status;
 pub mod watch;

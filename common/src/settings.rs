@@ -20,7 +20,7 @@ pub use args::SettingsArgs;
 pub use error::SettingsError;
 pub use resolve::{Inputs, Resolved, resolve};
 pub use table::{Kind, Setting, check_table};
-pub use values::{optional_path, path, socket_addr};
+pub use values::{count, optional_path, path, socket_addr};
 
 use serde::de::DeserializeOwned;
 

@@ -23,12 +23,13 @@ use tracing::{info, warn};
 use crate::{
     cli::KubeArgs,
     execute::{Desires, Executor, PER_TENANT, WriteMetrics},
+    health::{self, Health, Verdicts, metrics::HealthMetrics},
     listen::{self, ListenLimits, ListenMetrics},
-    metrics::SessionMetrics,
+    metrics::{AbsentLoadBalancers, SessionMetrics},
     objects::Id,
     observe::{self, Cache, Directory},
-    plan::{Allocator, Want, brake},
-    serve,
+    plan::{Allocator, Want},
+    release, serve,
     session::Sessions,
     settings::{self, HubSettings},
     shutdown, standing,
@@ -47,6 +48,7 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     telemetry::init(&settings.log)?;
     info!(version = env!("CARGO_PKG_VERSION"), "berth-hub starts");
     let started = Instant::now();
+    raise_open_files();
     let client = client(&settings).await?;
     let (stop, stop_sessions) = (CancellationToken::new(), CancellationToken::new());
     let ready = Ready::new();
@@ -55,15 +57,16 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     let cache = Arc::new(Cache::default());
     let directory = Arc::new(Directory::default());
     let work = Arc::new(Work::new(PER_TENANT));
+    let probing = HealthMetrics::default();
+    let health = Arc::new(Health::new(probing.clone()));
     let marks = Arc::new(Planning {
         work: work.clone(),
         cache: cache.clone(),
+        health: health.clone(),
     });
-    let tenants = Arc::new(Tenants::new(
-        first_session(SystemTime::now()),
-        Limits::default(),
-        marks,
-    ));
+    let first_session = first_session(SystemTime::now());
+    let tenants = Tenants::new(first_session, Limits::default(), marks.clone());
+    let tenants = Arc::new(tenants.with_snapshots(settings.snapshots));
 
     let mut metrics = Metrics::new("hub", env!("CARGO_PKG_VERSION"));
     let listening = ListenMetrics::register(metrics.registry_mut());
@@ -71,6 +74,10 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     sessions.register(metrics.registry_mut());
     tenants.turn_gauges().register(metrics.registry_mut());
     writes.register(metrics.registry_mut());
+    probing.register(metrics.registry_mut());
+    metrics
+        .registry_mut()
+        .register_collector(Box::new(AbsentLoadBalancers(tenants.clone())));
     let admin = AdminServer::bind(settings.admin_listen, Arc::new(metrics), ready.clone()).await?;
     tasks.spawn(admin.serve(stop.clone()));
 
@@ -81,10 +88,22 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         work.clone(),
         stop.clone(),
     ));
-    tasks.spawn(admit(directory.clone(), tenants.clone(), stop.clone()));
+    tasks.spawn(admit(
+        directory.clone(),
+        tenants.clone(),
+        health.clone(),
+        stop.clone(),
+    ));
+    let ground = Arc::new(health::ground::Hub {
+        directory: directory.clone(),
+        tenants: tenants.clone(),
+        marks,
+    });
+    tasks.spawn(health.clone().run(ground, stop.clone()));
     let wishes = Arc::new(Wishes {
         tenants: tenants.clone(),
         directory: directory.clone(),
+        health,
     });
     let executor = Executor::new(
         client.clone(),
@@ -99,6 +118,12 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         writes,
     );
     tasks.spawn(executor.run(stop.clone()));
+    tasks.spawn(release::keep(
+        client.clone(),
+        tenants.clone(),
+        directory.clone(),
+        stop.clone(),
+    ));
     tasks.spawn(standing::keep(
         client,
         tenants.clone(),
@@ -141,7 +166,11 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         socket,
         tls,
         settings.trust_domain.clone(),
-        ListenLimits::default(),
+        ListenLimits {
+            handshakes: settings.handshakes,
+            handshakes_per_address: settings.handshakes_per_address,
+            ..ListenLimits::default()
+        },
         listening,
     )?;
     reporter
@@ -181,6 +210,17 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Every agent's connection is an open file, and what a process may have without asking is often 1,024.
+fn raise_open_files() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, hard)| setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map(|()| hard));
+    match raised {
+        Ok(limit) => info!(limit, "open files: one for each agent, and a few"),
+        Err(error) => warn!(%error, "the limit of open files stays as it is"),
+    }
+}
+
 async fn client(settings: &HubSettings) -> anyhow::Result<Client> {
     let cluster = KubeArgs {
         kubeconfig: settings.kubeconfig.clone(),
@@ -197,11 +237,18 @@ fn first_session(now: SystemTime) -> u64 {
     seconds << 20
 }
 
-/// Keeps the admissions in step with the `Tenant` objects.
-async fn admit(directory: Arc<Directory>, tenants: Arc<Tenants>, stop: CancellationToken) {
+/// Keeps the admissions, and who is probed, in step with the `Tenant` objects.
+async fn admit(
+    directory: Arc<Directory>,
+    tenants: Arc<Tenants>,
+    health: Arc<Health>,
+    stop: CancellationToken,
+) {
     directory.synced().await;
+    let mut policies = health::ground::Policies::default();
     loop {
         let changed = directory.changed();
+        policies.take(&directory, &health);
         tenants.admit(admissions(&directory));
         tokio::select! {
             () = stop.cancelled() => return,
@@ -214,6 +261,8 @@ fn admissions(directory: &Directory) -> std::collections::BTreeMap<TenantName, A
     let admission = |facts: &observe::TenantFacts| Admission {
         suspended: facts.suspended,
         cluster_uid: facts.status.cluster_uid.clone(),
+        former_cluster: facts.status.former_cluster_uid.clone(),
+        version: facts.version,
     };
     directory
         .all()
@@ -226,17 +275,23 @@ fn admissions(directory: &Directory) -> std::collections::BTreeMap<TenantName, A
 struct Planning {
     work: Arc<Work>,
     cache: Arc<Cache>,
+    health: Arc<Health>,
 }
 
 impl Marks for Planning {
     fn service(&self, tenant: &TenantName, key: &ServiceKey) {
         self.work.add(&Id::new(tenant.clone(), key.clone()));
+        self.health.touch(tenant);
     }
 
     fn observed(&self, tenant: &TenantName) {
-        for key in self.cache.keys_of(tenant) {
+        for key in self.keys(tenant) {
             self.work.add(&Id::new(tenant.clone(), key));
         }
+    }
+
+    fn keys(&self, tenant: &TenantName) -> Vec<ServiceKey> {
+        self.cache.keys_of(tenant)
     }
 }
 
@@ -244,6 +299,7 @@ impl Marks for Planning {
 struct Wishes {
     tenants: Arc<Tenants>,
     directory: Arc<Directory>,
+    health: Arc<Health>,
 }
 
 impl Desires for Wishes {
@@ -255,18 +311,33 @@ impl Desires for Wishes {
                 service,
                 nodes,
             },
+            Wanted::Unreadable {
+                generation,
+                refusal,
+                last,
+            } => Want::Unreadable {
+                generation,
+                refusal,
+                last,
+                nodes,
+            },
             Wanted::Deleted(_) => Want::Deleted,
-            Wanted::Absent { since } => {
-                self.tenants.miss(tenant, key);
-                let (absent, total) = self.tenants.missed(tenant);
-                let released = self.directory.get(tenant).is_some_and(|t| t.release_held);
+            Wanted::Absent => {
+                let Some(since) = self.tenants.miss(tenant, key, Instant::now()) else {
+                    // It came back in this moment, and is work again.
+                    return Want::Unknown;
+                };
                 Want::Absent {
                     since,
-                    held: brake(absent, total) && !released,
+                    held: self.tenants.holds(tenant, key),
                 }
             }
             Wanted::Unknown => Want::Unknown,
         }
+    }
+
+    fn health(&self, tenant: &TenantName) -> Option<Arc<Verdicts>> {
+        health::ground::verdicts(&self.health, &self.directory, tenant)
     }
 
     fn answer(&self, tenant: &TenantName, key: &ServiceKey, answer: Answer) {

@@ -1,6 +1,6 @@
 //! The hub, the only holder of management-cluster credentials. The way of the data: `listen` (who is there) → `session`
 //! (messages) → `tenants` (what each wants) → `plan` (pure: what to do) → `execute` (the only writer) → `observe` (what came of
-//! it) → `tenants` → the same stream.
+//! it) → `tenants` → the same stream. Beside it, `health` asks the tenants' nodes, and `plan` heeds what they say.
 
 pub mod api;
 pub mod app;
@@ -8,11 +8,13 @@ pub mod ca;
 pub mod cli;
 pub mod doctor;
 pub mod execute;
+pub mod health;
 pub mod listen;
 pub mod metrics;
 pub mod objects;
 pub mod observe;
 pub mod plan;
+pub mod release;
 pub mod serve;
 pub mod session;
 pub mod settings;

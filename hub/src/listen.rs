@@ -35,7 +35,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{debug, info, warn};
 
-pub use accepted::{Accepted, Peer};
+pub use accepted::{Accepted, Hangup, Peer};
 pub use metrics::ListenMetrics;
 pub use refusal::Refusal;
 
@@ -68,8 +68,8 @@ impl Default for ListenLimits {
         Self {
             handshake: Duration::from_secs(5),
             user_timeout: Duration::from_secs(30),
-            handshakes: 2_048,
-            handshakes_per_address: 512,
+            handshakes: 256,
+            handshakes_per_address: 64,
             connections_per_identity: 32,
         }
     }
@@ -236,6 +236,7 @@ impl Door {
             identity,
             serial,
             remote,
+            hangup: Hangup::default(),
         })
     }
 

@@ -2,6 +2,11 @@
 
 use std::{env, process::ExitCode};
 
+/// Thousands of sessions are as many small allocations that come and go: docs/benchmarks.md has the figures.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     berth_hub::cli::main(env::args_os())
 }

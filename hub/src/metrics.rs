@@ -1,10 +1,20 @@
 //! What the hub counts about sessions. Other modules keep their own figures beside their code.
 
+use std::sync::Arc;
+
 use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _},
+    metrics::{MetricType, counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+
+use crate::tenants::Tenants;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TenantLabel {
+    tenant: String,
+}
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabel {
@@ -83,5 +93,43 @@ pub struct LiveSession(Gauge);
 impl Drop for LiveSession {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+/// Counts at each scrape what is absent from the tenants' clusters, and what of it the brake holds.
+pub struct AbsentLoadBalancers(pub Arc<Tenants>);
+
+impl std::fmt::Debug for AbsentLoadBalancers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("AbsentLoadBalancers")
+    }
+}
+
+impl Collector for AbsentLoadBalancers {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let (absent, held) = (Family::default(), Family::default());
+        for (name, standing) in self.0.standings() {
+            let set = |family: &Family<TenantLabel, Gauge>, count: usize| {
+                let tenant = name.to_string();
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                family.get_or_create(&TenantLabel { tenant }).set(count);
+            };
+            set(&absent, standing.absent);
+            set(&held, standing.held);
+        }
+        let described = encoder.encode_descriptor(
+            "berth_load_balancers_absent",
+            "Load balancers that are absent from their tenant's cluster without having been deleted there",
+            None,
+            MetricType::Gauge,
+        )?;
+        absent.encode(described)?;
+        let described = encoder.encode_descriptor(
+            "berth_load_balancers_held",
+            "How many of them are held, for an operator to look first",
+            None,
+            MetricType::Gauge,
+        )?;
+        held.encode(described)
     }
 }

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
-    listen::Peer,
+    listen::{Hangup, Peer},
     metrics::SessionMetrics,
     tenants::{Ending, Heard, Next, Refused, Rejected, Seat, Tenants},
 };
@@ -86,6 +86,7 @@ impl AgentService for Sessions {
             seat: Arc::new(seat),
             metrics: self.metrics.clone(),
             remote: peer.remote.to_string(),
+            hangup: peer.hangup,
             expires,
         };
         let stop = self.stop.clone();
@@ -128,6 +129,8 @@ fn status_of_refused(refused: &Refused) -> Status {
         }
         Refused::Suspended(_) => Status::permission_denied(message),
         Refused::OtherCluster { .. } => Status::failed_precondition(message),
+        Refused::ClusterUnknown { .. } => Status::unavailable(message),
+        Refused::Leaving => Status::unavailable(message),
     }
 }
 
@@ -156,7 +159,20 @@ struct Shell {
     seat: Arc<Seat>,
     metrics: SessionMetrics,
     remote: String,
+    hangup: Hangup,
     expires: SystemTime,
+}
+
+/// How a session ended.
+enum Ended {
+    /// The agent has ended its side.
+    ByAgent,
+    /// The connection is gone.
+    Lost,
+    /// The agent has not read for [`STALL`].
+    Stalled,
+    /// By the hub, which says so with this.
+    ByHub(Status),
 }
 
 impl Shell {
@@ -174,30 +190,43 @@ impl Shell {
         let ended = tokio::select! {
             ended = self.read(messages) => ended,
             ended = self.write(&sender) => ended,
-            () = sender.closed() => Err(None),
-            () = stop.cancelled() => Err(Some(Status::unavailable("this hub is leaving; come back"))),
+            () = sender.closed() => Ended::Lost,
+            () = stop.cancelled() => Ended::ByHub(Status::unavailable("this hub is leaving; come back")),
             () = tokio::time::sleep(expired) => {
-                Err(Some(Status::unauthenticated("the client certificate has expired")))
+                Ended::ByHub(Status::unauthenticated("the client certificate has expired"))
             }
         };
+        // From here on the tenant has no session, however long the parting takes.
+        drop(self.seat);
         match ended {
-            Ok(()) => info!(remote = %self.remote, "the agent ended the session"),
-            Err(None) => info!(remote = %self.remote, "the connection was lost"),
-            Err(Some(status)) => {
+            Ended::ByAgent => info!(remote = %self.remote, "the agent ended the session"),
+            Ended::Lost => info!(remote = %self.remote, "the connection was lost"),
+            Ended::Stalled => {
+                info!(remote = %self.remote, "session ended: the agent has not read for 15 s");
+                self.metrics.ended(tonic::Code::DeadlineExceeded);
+                self.hangup.hang_up();
+            }
+            Ended::ByHub(status) => {
                 info!(remote = %self.remote, code = ?status.code(), "session ended: {}", status.message());
                 self.metrics.ended(status.code());
-                // A peer that reads no more does not get to hold this task: the seat must become free.
-                let _ = tokio::time::timeout(STALL, sender.send(Err(status))).await;
+                let parting = async {
+                    let _ = sender.send(Err(status)).await;
+                    sender.closed().await;
+                };
+                // A peer that does not read the status does not get to keep the connection either.
+                if tokio::time::timeout(STALL, parting).await.is_err() {
+                    self.hangup.hang_up();
+                }
             }
         }
     }
 
-    async fn read(&self, mut messages: Streaming<v1::AgentMessage>) -> Result<(), Option<Status>> {
+    async fn read(&self, mut messages: Streaming<v1::AgentMessage>) -> Ended {
         loop {
             let message = match messages.message().await {
                 Ok(Some(message)) => message,
-                Ok(None) => return Ok(()),
-                Err(status) => return Err(unreadable(status)),
+                Ok(None) => return Ended::ByAgent,
+                Err(status) => return unreadable(status).map_or(Ended::Lost, Ended::ByHub),
             };
             match self.seat.receive(message, Instant::now()) {
                 Ok(heard) => self.log(heard),
@@ -208,19 +237,16 @@ impl Shell {
                         Rejected::Protocol(error) => ("protocol", status_of_protocol(error)),
                     };
                     self.metrics.refused(label);
-                    return Err(Some(status));
+                    return Ended::ByHub(status);
                 }
             }
         }
     }
 
-    async fn write(
-        &self,
-        sender: &mpsc::Sender<Result<v1::HubMessage, Status>>,
-    ) -> Result<(), Option<Status>> {
+    async fn write(&self, sender: &mpsc::Sender<Result<v1::HubMessage, Status>>) -> Ended {
         loop {
             match self.seat.next(Instant::now()) {
-                Next::End(ending) => return Err(Some(status_of_ending(&ending))),
+                Next::End(ending) => return Ended::ByHub(status_of_ending(&ending)),
                 Next::Wait(until) => tokio::select! {
                     () = self.seat.woken() => {}
                     () = tokio::time::sleep_until(until.into()) => {}
@@ -228,12 +254,8 @@ impl Shell {
                 Next::Message(message) => {
                     match tokio::time::timeout(STALL, sender.send(Ok(*message))).await {
                         Ok(Ok(())) => {}
-                        Ok(Err(_)) => return Err(None),
-                        Err(_) => {
-                            return Err(Some(Status::deadline_exceeded(
-                                "the agent has not read for 15 s",
-                            )));
-                        }
+                        Ok(Err(_)) => return Ended::Lost,
+                        Err(_) => return Ended::Stalled,
                     }
                 }
             }

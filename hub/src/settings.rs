@@ -28,6 +28,15 @@ pub struct HubSettings {
     pub kubeconfig: Option<PathBuf>,
     /// `allocator`.
     pub allocator: Allocator,
+    /// `handshakes`: how many may be in progress.
+    #[serde(deserialize_with = "settings::count")]
+    pub handshakes: usize,
+    /// `handshakesPerAddress`: how many of them from one address.
+    #[serde(deserialize_with = "settings::count")]
+    pub handshakes_per_address: usize,
+    /// `snapshots`: how many tenants may tell their whole state at the same time.
+    #[serde(deserialize_with = "settings::count")]
+    pub snapshots: usize,
     /// `tls`.
     pub tls: TlsFiles,
     /// `log`.
@@ -121,6 +130,24 @@ impl Settings for HubSettings {
             "Who allocates addresses in the management cluster: metallb or other",
         )
         .default("metallb"),
+        Setting::number(
+            "handshakes",
+            "N",
+            "How many TLS handshakes may be in progress; further connections wait",
+        )
+        .default("256"),
+        Setting::number(
+            "handshakesPerAddress",
+            "N",
+            "How many of them from one address (IPv6: one /64); further ones are closed",
+        )
+        .default("64"),
+        Setting::number(
+            "snapshots",
+            "N",
+            "How many tenants may tell their whole state at the same time; others wait their turn",
+        )
+        .default("64"),
         Setting::text(
             "tls.cert",
             "FILE",
@@ -182,6 +209,13 @@ mod tests {
         assert_eq!(settings.trust_domain, TrustDomain::default());
         assert_eq!(settings.kubeconfig, None);
         assert_eq!(settings.allocator, Allocator::MetalLb);
+        let limits = crate::listen::ListenLimits::default();
+        assert_eq!(
+            (settings.handshakes, settings.handshakes_per_address),
+            (limits.handshakes, limits.handshakes_per_address)
+        );
+        assert_eq!(settings.snapshots, crate::tenants::SNAPSHOTS);
+        assert_eq!(parse("handshakes: 7").unwrap().handshakes, 7);
     }
 
     #[test]
@@ -214,6 +248,10 @@ mod tests {
             (
                 "allocator: cilium",
                 r#"allocator: "cilium" (hub.yaml): expected metallb or other"#,
+            ),
+            (
+                "handshakes: 0",
+                r#"handshakes: "0" (hub.yaml): expected a number from 1 to 1000000"#,
             ),
             (
                 "adminListen: 0.0.0.0:8443",

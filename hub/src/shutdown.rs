@@ -31,8 +31,9 @@ pub async fn requested() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Tells every agent to leave, waits for them, and then ends what is left of the streams by `sessions`.
+/// Takes no more sessions, tells every agent to leave, waits for them, and then ends what is left of the streams by `sessions`.
 pub async fn drain(tenants: &Arc<Tenants>, sessions: &CancellationToken) {
+    tenants.leave();
     let live = tenants.live();
     if live > 0 {
         info!(sessions = live, "leaving: agents are told to come back");

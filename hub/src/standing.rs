@@ -22,7 +22,8 @@ use tracing::warn;
 use crate::{
     api::{Tenant, TenantStatus},
     objects::FIELD_MANAGER,
-    plan::{brake, held_message},
+    observe,
+    plan::held_message,
     tenants::{Standing, Tenants},
 };
 
@@ -84,8 +85,8 @@ impl News {
 
 /// The condition that stands while the brake holds deletions (DESIGN.md rule 5), and its message.
 fn held(name: &TenantName, standing: &Standing) -> Option<String> {
-    let total = standing.absent + standing.services;
-    brake(standing.absent, total).then(|| held_message(name, standing.absent, total))
+    let held = standing.held;
+    (held > 0).then(|| held_message(name, held, held + standing.services))
 }
 
 /// What to write about one tenant now, and when to look again. `since` is when the standing began to be what it is.
@@ -99,8 +100,10 @@ fn due(
 ) -> (Option<TenantStatus>, Option<Instant>) {
     let news = News::of(standing);
     let mut next = current.clone();
-    if standing.cluster_uid.is_some() && standing.connected {
-        next.cluster_uid.clone_from(&standing.cluster_uid);
+    // Only a claim is written, never whoever has a session: what an operator cleared would come back at once.
+    if standing.claim.is_some() && current.cluster_uid.is_none() {
+        next.cluster_uid.clone_from(&standing.claim);
+        next.former_cluster_uid = None;
     }
     if standing.agent_version.is_some() {
         next.agent_version.clone_from(&standing.agent_version);
@@ -127,6 +130,11 @@ fn due(
             again = Some(ripe);
         }
     }
+    if !standing.complete {
+        // What an earlier process held is not known to be back.
+        return ((next != *current).then_some(next), again);
+    }
+    next.held_load_balancers = u32::try_from(standing.held).unwrap_or(u32::MAX);
     let told = current.conditions.iter().find(|c| c.type_ == HELD);
     match held(name, standing) {
         Some(message) if told.is_none_or(|c| c.message != message) => {
@@ -148,8 +156,8 @@ fn due(
 
 /// The tenants' objects as last seen, by whoever watches them.
 pub trait Records: Send + Sync {
-    /// The status of every `Tenant` object.
-    fn statuses(&self) -> BTreeMap<TenantName, TenantStatus>;
+    /// The status of every `Tenant` object, and the object's version.
+    fn statuses(&self) -> BTreeMap<TenantName, (TenantStatus, u64)>;
     /// Resolves when an object may have changed since the call.
     fn changed(&self) -> impl Future<Output = ()> + Send;
 }
@@ -172,7 +180,7 @@ pub async fn keep(
         let now = Instant::now();
         let standings = tenants.standings();
         let mut again = None;
-        for (name, current) in records.statuses() {
+        for (name, (current, version)) in records.statuses() {
             let standing = standings.get(&name).cloned().unwrap_or_default();
             let first = !seen.contains_key(&name);
             let entry = seen
@@ -185,14 +193,25 @@ pub async fn keep(
             let (write, revisit) = due(&name, &entry.0, &current, entry.1, now, Timestamp::now());
             again = earlier(again, revisit);
             if let Some(status) = write {
-                let patch = Patch::Merge(serde_json::json!({ "status": status }));
-                let params = PatchParams {
-                    field_manager: Some(FIELD_MANAGER.into()),
-                    ..PatchParams::default()
-                };
-                if let Err(error) = api.patch_status(name.as_str(), &params, &patch).await {
-                    warn!(tenant = %name, %error, "cannot write the Tenant's status; trying again");
-                    again = earlier(again, Some(now + Duration::from_secs(5)));
+                let claimed = status
+                    .cluster_uid
+                    .clone()
+                    .filter(|_| current.cluster_uid.is_none());
+                match write_status(&api, &name, status, claimed.is_some().then_some(version)).await
+                {
+                    Ok(version) => {
+                        if let Some(cluster) = claimed {
+                            tenants.recorded(&name, &cluster, version);
+                        }
+                    }
+                    // Somebody was faster, and the watch will tell what there is now.
+                    Err(kube::Error::Api(status)) if status.code == 409 => {
+                        again = earlier(again, Some(now + Duration::from_secs(1)));
+                    }
+                    Err(error) => {
+                        warn!(tenant = %name, %error, "cannot write the Tenant's status; trying again");
+                        again = earlier(again, Some(now + Duration::from_secs(5)));
+                    }
                 }
             }
         }
@@ -210,6 +229,28 @@ pub async fn keep(
     }
 }
 
+/// Writes a status, where `only_at` is given only over that version of the object: a binding must not overwrite one that an
+/// operator has just made. Returns the new version.
+async fn write_status(
+    api: &Api<Tenant>,
+    name: &TenantName,
+    status: TenantStatus,
+    only_at: Option<u64>,
+) -> kube::Result<u64> {
+    let mut body = serde_json::json!({ "status": status });
+    if let Some(version) = only_at {
+        body["metadata"] = serde_json::json!({ "resourceVersion": version.to_string() });
+    }
+    let params = PatchParams {
+        field_manager: Some(FIELD_MANAGER.into()),
+        ..PatchParams::default()
+    };
+    let written = api
+        .patch_status(name.as_str(), &params, &Patch::Merge(body))
+        .await?;
+    Ok(observe::version(&written.metadata))
+}
+
 fn earlier(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
     a.into_iter().chain(b).min()
 }
@@ -222,7 +263,8 @@ mod tests {
         Standing {
             connected: true,
             agent_version: Some("0.1.0".into()),
-            cluster_uid: Some("uid".into()),
+            claim: Some("uid".into()),
+            complete: true,
             ..Standing::default()
         }
     }
@@ -323,16 +365,63 @@ mod tests {
             at(0),
         );
         let missing = Standing {
-            absent: 6,
+            absent: 7,
+            held: 6,
             services: 4,
             ..connected()
         };
         let (told, _) = due(&acme(), &missing, &known.unwrap(), start, start, at(1));
         let told = told.unwrap();
+        assert_eq!(told.held_load_balancers, 6);
         let condition = told.conditions.iter().find(|c| c.type_ == HELD).unwrap();
-        assert!(condition.message.contains("kubectl annotate tenant acme"));
+        assert!(
+            condition.message.starts_with("6 of 10 load balancers"),
+            "{}",
+            condition.message
+        );
         assert_eq!(due(&acme(), &missing, &told, start, start, at(2)).0, None);
+        let unknown = Standing {
+            complete: false,
+            absent: 0,
+            held: 0,
+            ..connected()
+        };
+        assert_eq!(
+            due(&acme(), &unknown, &told, start, start, at(2)).0,
+            None,
+            "a hub that has just started knows nothing of it"
+        );
         let (over, _) = due(&acme(), &connected(), &told, start, start, at(3));
-        assert!(over.unwrap().conditions.iter().all(|c| c.type_ != HELD));
+        let over = over.unwrap();
+        assert!(over.conditions.iter().all(|c| c.type_ != HELD));
+        assert_eq!(over.held_load_balancers, 0);
+    }
+
+    #[test]
+    fn only_a_claim_is_written_and_a_binding_that_was_cleared_does_not_come_back() {
+        let start = Instant::now();
+        let write = |standing: &Standing, current: &TenantStatus| {
+            due(&acme(), standing, current, start, start, at(0)).0
+        };
+        let bound = write(&connected(), &TenantStatus::default()).unwrap();
+        assert_eq!(bound.cluster_uid.as_deref(), Some("uid"));
+        let cleared = TenantStatus {
+            cluster_uid: None,
+            former_cluster_uid: Some("uid".into()),
+            ..bound.clone()
+        };
+        let still_there = Standing {
+            claim: None,
+            ..connected()
+        };
+        assert_eq!(write(&still_there, &cleared), None);
+        let newcomer = Standing {
+            claim: Some("other".into()),
+            ..connected()
+        };
+        let taken = write(&newcomer, &cleared).unwrap();
+        assert_eq!(taken.cluster_uid.as_deref(), Some("other"));
+        assert_eq!(taken.former_cluster_uid, None);
+        assert_eq!(write(&newcomer, &bound), None, "an operator was faster");
     }
 }

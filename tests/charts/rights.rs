@@ -17,7 +17,7 @@ const HUB_RIGHTS: &[Row] = &[
     ("",                 "services",             "", "create delete get list patch watch"),
     ("berth.dev",        "loadbalancers",        "", "create delete get list patch watch"),
     ("berth.dev",        "loadbalancers/status", "", "patch"),
-    ("berth.dev",        "tenants",              "", "get list watch"),
+    ("berth.dev",        "tenants",              "", "get list patch watch"),
     ("berth.dev",        "tenants/status",       "", "patch"),
     ("discovery.k8s.io", "endpointslices",       "", "create delete get list patch watch"),
 ];

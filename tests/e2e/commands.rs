@@ -98,5 +98,48 @@ async fn crds_are_printed_for_kubectl_and_accepted_by_the_api_server() -> Result
     let refused = lab.management().apply(bad).await.unwrap_err();
     let refused = format!("{:#}", anyhow::Error::from(refused));
     assert!(refused.contains("CIDR"), "{refused}");
+    let checked = |check: &str| {
+        format!(
+            "apiVersion: berth.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: checked}}\nspec: {{healthCheck: {check}}}\n"
+        )
+    };
+    for good in [
+        "{}",
+        "{mode: NodePort}",
+        "{intervalMilliseconds: 250, timeoutMilliseconds: 250, failureThreshold: 1}",
+    ] {
+        lab.management().apply(&checked(good)).await?;
+    }
+    for (bad, word) in [
+        ("{mode: Maybe}", "KubeProxy"),
+        ("{intervalMilliseconds: 100}", "250"),
+        (
+            "{timeoutMilliseconds: 2000}",
+            "a probe ends before the next begins",
+        ),
+    ] {
+        let refused = lab.management().apply(&checked(bad)).await.unwrap_err();
+        let refused = format!("{:#}", anyhow::Error::from(refused));
+        assert!(refused.contains(word), "{refused}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_tenant_that_does_not_exist_is_exit_code_1_and_one_line_that_says_where_to_look()
+-> Result<()> {
+    let lab = Lab::start().await?;
+    let kubeconfig = lab.management().kubeconfig().display().to_string();
+    for command in ["rebind", "release-held"] {
+        let arguments = ["tenant", command, "nobody", "--kubeconfig", &kubeconfig];
+        let wrong = run("berth-hub", &arguments, &[]).await?;
+        assert_eq!(wrong.status.code(), Some(1));
+        let said = line(&wrong);
+        assert!(said.contains("no Tenant nobody"), "{said}");
+    }
+    let arguments = ["tenant", "rebind", "nobody", "--to", "two words"];
+    let wrong = run("berth-hub", &arguments, &[]).await?;
+    assert_eq!(wrong.status.code(), Some(2));
+    line(&wrong);
     Ok(())
 }

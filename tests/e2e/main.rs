@@ -5,6 +5,8 @@ mod certificates;
 mod commands;
 mod doctor;
 mod grpcurl;
+mod health;
+mod operator;
 mod outages;
 mod refusals;
 mod restarts;

@@ -119,6 +119,17 @@ impl Ending {
         }
     }
 
+    /// Whether the hub itself, or the way to it, was lost: then other agents may have lost it in the same instant.
+    pub fn is_everyones(&self) -> bool {
+        match self {
+            Self::Closed | Self::Lost(_) | Self::Silent => true,
+            Self::Refused {
+                code, retry_after, ..
+            } => *code == Code::Unavailable && retry_after.is_none(),
+            _ => false,
+        }
+    }
+
     /// Whether the hub has said that this tenant does not exist there.
     pub fn tenant_unknown(&self) -> bool {
         matches!(
@@ -175,6 +186,8 @@ mod tests {
             refused(Code::Aborted, &[]).cause(),
             Cause::RetryAfter(AFTER_FENCING)
         );
+        assert!(refused(Code::Unavailable, &[]).is_everyones());
+        assert!(!refused(Code::ResourceExhausted, &[]).is_everyones());
         let told = refused(Code::PermissionDenied, &[(PUSHBACK, "1500")]);
         assert_eq!(told.cause(), Cause::RetryAfter(Duration::from_millis(1500)));
     }

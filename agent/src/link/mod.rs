@@ -2,6 +2,7 @@
 //! and one that writes, and after each end decides when to come back. What is said is not decided here.
 
 mod ending;
+mod party;
 #[cfg(test)]
 mod tests;
 
@@ -11,7 +12,7 @@ use std::{
 };
 
 use berth_common::{
-    backoff::{Backoff, Cause},
+    backoff::Backoff,
     ready::Blocker,
     session::{MESSAGE_BYTES, agent::Event},
 };
@@ -22,9 +23,8 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::{Instrument as _, Span, debug, field, info, info_span, warn};
 
-pub use self::ending::Ending;
+pub use self::{ending::Ending, party::Party};
 use crate::{
-    broker::Broker,
     dial::{Connection, Dialer},
     metrics::AgentMetrics,
 };
@@ -39,8 +39,8 @@ const PARTING: Duration = Duration::from_secs(1);
 const FIRST_READ: Duration = Duration::from_secs(5);
 
 /// The link to the hub.
-pub struct Link {
-    broker: Arc<Broker>,
+pub struct Link<P> {
+    party: Arc<P>,
     dialer: Dialer,
     metrics: AgentMetrics,
     /// Until the first session was synced.
@@ -59,19 +59,19 @@ struct Course {
     synced_since: Option<Instant>,
 }
 
-impl Link {
-    /// A link that will dial with `dialer`; `unready` goes when the first session is synced.
+impl<P: Party> Link<P> {
+    /// A link that will dial with `dialer`; `unready`, if any, goes when the first session is synced.
     pub fn new(
-        broker: Arc<Broker>,
+        party: Arc<P>,
         dialer: Dialer,
         metrics: AgentMetrics,
-        unready: Blocker,
+        unready: Option<Blocker>,
     ) -> Self {
         Self {
-            broker,
+            party,
             dialer,
             metrics,
-            unready: Some(unready),
+            unready,
             backoff: Backoff::new(BACKOFF_BASE),
             random: fastrand::Rng::new(),
             said: None,
@@ -80,7 +80,7 @@ impl Link {
 
     /// Keeps a session until `stop` is cancelled.
     pub async fn run(mut self, stop: CancellationToken) {
-        let mut source = self.broker.source_synced();
+        let mut source = self.party.source_synced();
         tokio::select! {
             _ = timeout(FIRST_READ, source.wait_for(|synced| *synced)) => {}
             () = stop.cancelled() => return,
@@ -91,7 +91,7 @@ impl Link {
             let span = info_span!("session", hub = %self.dialer.address(), number = field::Empty);
             let mut course = Course::default();
             let ending = self.session(&mut course, &stop).instrument(span).await;
-            self.broker.disconnected();
+            self.party.disconnected();
             self.metrics.session_ended(ending.label());
             let delay = self.delay(&ending, &course);
             self.say(&ending, delay);
@@ -114,16 +114,16 @@ impl Link {
             Err(error) => return Ending::Unreachable(error),
         };
         let (sender, receiver) = mpsc::channel(1);
-        self.broker.connected(Instant::now());
+        self.party.connected(Instant::now());
         let mut writer = JoinSet::new();
-        let broker = Arc::clone(&self.broker);
-        writer.spawn(async move { write(&broker, &sender).await }.in_current_span());
-        let broker = Arc::clone(&self.broker);
+        let party = Arc::clone(&self.party);
+        writer.spawn(async move { write(&*party, &sender).await }.in_current_span());
+        let party = Arc::clone(&self.party);
         let mut reader = std::pin::pin!(self.read(connection, receiver, course));
         tokio::select! {
             ending = &mut reader => return ending,
             Some(Ok(Some(ending))) = writer.join_next() => return ending,
-            () = broker.redial() => return Ending::OtherCluster,
+            () = party.redial() => return Ending::OtherCluster,
             () = stop.cancelled() => {}
         }
         // Without a writer the stream ends on our side; the hub then ends it on its own.
@@ -151,7 +151,7 @@ impl Link {
                 Ok(None) => return Ending::Closed,
                 Err(status) => return Ending::of_status(&status, &fate),
             };
-            let news = match self.broker.received(message, Instant::now()) {
+            let news = match self.party.received(message, Instant::now()) {
                 Ok(news) => news,
                 Err(error) => return Ending::of_protocol(error),
             };
@@ -202,13 +202,14 @@ impl Link {
             Ending::Drained { within, .. } => within.mul_f64(random.f64()),
             _ => {
                 let delay = self.backoff.next(ending.cause(), synced, random);
-                match (ending.cause(), course.spread) {
+                let spread = course.spread.unwrap_or_default().mul_f64(random.f64());
+                match (ending.is_everyones(), course.synced_since) {
                     // The first attempt after a live session spreads as the hub asked, so that a fleet that lost its
                     // hub in one instant does not return in one.
-                    (Cause::Lost, Some(spread)) if !spread.is_zero() => {
-                        spread.mul_f64(random.f64())
-                    }
-                    _ => delay,
+                    (true, Some(_)) if !spread.is_zero() => spread,
+                    (true, _) => delay.max(spread),
+                    // The hub has ended this session and no other, and may do so again: that must become rarer.
+                    (false, _) => delay,
                 }
             }
         }
@@ -217,7 +218,7 @@ impl Link {
     /// Once per state, not once per attempt.
     fn say(&mut self, ending: &Ending, delay: Duration) {
         if ending.tenant_unknown() {
-            self.broker.tenant_unknown();
+            self.party.tenant_unknown();
         }
         let text = ending.to_string();
         if matches!(ending, Ending::Stopped) {
@@ -233,8 +234,8 @@ impl Link {
     }
 }
 
-/// Writes what the broker has to say, for as long as somebody reads. None: nobody does, and the reader knows why.
-async fn write(broker: &Broker, sender: &mpsc::Sender<v1::AgentMessage>) -> Option<Ending> {
+/// Writes what there is to say, for as long as somebody reads. None: nobody does, and the reader knows why.
+async fn write(party: &impl Party, sender: &mpsc::Sender<v1::AgentMessage>) -> Option<Ending> {
     loop {
         // Room first, words then: what is overtaken while the hub is slow is never said.
         let room = match timeout(STALL, sender.reserve()).await {
@@ -242,7 +243,7 @@ async fn write(broker: &Broker, sender: &mpsc::Sender<v1::AgentMessage>) -> Opti
             Ok(Err(_)) => return None,
             Err(_) => return Some(Ending::Stalled),
         };
-        match broker.next_message(Instant::now()) {
+        match party.next_message(Instant::now()) {
             Err(error) => return Some(Ending::of_protocol(error)),
             Ok(Ok(message)) => room.send(message),
             Ok(Err(deadline)) => {
@@ -254,7 +255,7 @@ async fn write(broker: &Broker, sender: &mpsc::Sender<v1::AgentMessage>) -> Opti
                     }
                 };
                 tokio::select! {
-                    () = broker.outbound() => {}
+                    () = party.outbound() => {}
                     () = due => {}
                     () = sender.closed() => return None,
                 }

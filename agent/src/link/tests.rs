@@ -19,7 +19,7 @@ use tonic::Status;
 use self::hub::{Scene, TestHub};
 use super::*;
 use crate::{
-    broker::Cache,
+    broker::{Broker, Cache},
     claims::{Claims, STANDARD_FINALIZER},
     events::Events,
     index::Index,
@@ -110,7 +110,12 @@ impl Agent {
         broker.cluster_uid("cluster".into());
         let ready = Ready::new();
         let dialer = Dialer::new(&settings.hub, Arc::clone(&tls)).unwrap();
-        let link = Link::new(Arc::clone(&broker), dialer, metrics, ready.register("hub"));
+        let link = Link::new(
+            Arc::clone(&broker),
+            dialer,
+            metrics,
+            Some(ready.register("hub")),
+        );
         let stop = CancellationToken::new();
         let task = tokio::spawn(link.run(stop.clone()));
         Self {
@@ -266,5 +271,45 @@ async fn a_certificate_of_a_foreign_authority_is_named_as_the_cause() {
     assert!(
         problem.contains("does not trust our certificate"),
         "{problem}"
+    );
+}
+
+#[tokio::test]
+async fn rule_11_the_first_return_is_spread_as_welcome_told_and_the_next_by_the_backoff() {
+    let hub = TestHub::start(Scene::Serve).await;
+    let settings = settings(&hub);
+    let tls = ClientTls::client(hub.client_files(), SystemTime::now()).unwrap();
+    let mut tenths = [0_u32; 10];
+    for seed in 0..1_000 {
+        let dialer = Dialer::new(&settings.hub, Arc::clone(&tls)).unwrap();
+        let metrics = AgentMetrics::new(&mut Registry::default());
+        let index = Index::new(
+            Claims {
+                classless: true,
+                classes: Default::default(),
+            },
+            vec![AddressType::InternalIp],
+        );
+        let session = AgentSession::new(AgentInfo {
+            version: "0".into(),
+            instance_id: "i".into(),
+        });
+        let events = Events::new("i".into(), metrics.clone());
+        let broker = Broker::new(index, session, events, metrics.clone());
+        let mut link = Link::new(broker, dialer, metrics, None);
+        link.random = fastrand::Rng::with_seed(seed);
+        let was_live = Course {
+            spread: Some(Duration::from_secs(10)),
+            synced_since: None,
+        };
+        let first = link.delay(&Ending::Closed, &was_live);
+        assert!(first <= Duration::from_secs(10));
+        tenths[(first.as_secs_f64() as usize).min(9)] += 1;
+        let second = link.delay(&Ending::Closed, &Course::default());
+        assert!(second <= 2 * BACKOFF_BASE, "{second:?}");
+    }
+    assert!(
+        tenths.iter().all(|&n| (50..=150).contains(&n)),
+        "a thousand agents by seconds: {tenths:?}"
     );
 }

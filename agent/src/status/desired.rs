@@ -11,6 +11,8 @@ use crate::project::{PORTS_ERROR, PROGRAMMED, SeenCondition, SeenIngress, SeenSe
 const IP_MODE: &str = "Proxy";
 /// The hub's word for a protocol that the management side cannot carry.
 const UNSUPPORTED_PROTOCOL: &str = "UnsupportedProtocol";
+/// The hub's words for an address that is there with no node that could take its traffic.
+const NO_NODES: [&str; 2] = ["NoBackends", "NoNodeAddresses"];
 /// How long a reason may be in the API.
 const MAX_REASON: usize = 256;
 /// How long a message becomes; the API allows more, and nobody reads it.
@@ -80,7 +82,7 @@ fn verdict(answer: &Answer) -> Option<Verdict> {
         programmed: false,
         reason: why.reason.clone(),
         message,
-        trouble: Some(if why.reason.contains("Backend") {
+        trouble: Some(if NO_NODES.contains(&why.reason.as_str()) {
             "UnAvailableLoadBalancer"
         } else {
             "SyncLoadBalancerFailed"

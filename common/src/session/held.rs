@@ -25,11 +25,13 @@ struct Entry {
     generation: Generation,
     /// The last version that could be read.
     good: Option<Good>,
+    /// Why what was heard last cannot be read, if so: it is told to every session until another version comes.
+    refusal: Option<Refusal>,
 }
 
 #[derive(Debug)]
 enum Good {
-    Service(Generation, Arc<Service>),
+    Service(Arc<Service>),
     Node(Node),
 }
 
@@ -38,13 +40,19 @@ enum Good {
 pub enum Wanted {
     /// A load balancer as told.
     Present(Generation, Arc<Service>),
+    /// A load balancer, in a form that cannot be read.
+    Unreadable {
+        /// The version.
+        generation: Generation,
+        /// Why.
+        refusal: Refusal,
+        /// The last version that this process could read.
+        last: Option<Arc<Service>>,
+    },
     /// None: the tenant was seen to delete it, and is to be answered under this number.
     Deleted(Generation),
     /// It was not in what the tenant told last; nobody has said why.
-    Absent {
-        /// Since when it was missed.
-        since: Instant,
-    },
+    Absent,
     /// The tenant has not told its state to this process yet: nothing may be concluded.
     Unknown,
 }
@@ -71,6 +79,17 @@ pub struct Touched {
     pub nodes: bool,
     /// The state became whole: everything that is observed without being wanted is concerned.
     pub completed: bool,
+}
+
+/// How much of a tenant is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Load {
+    /// Services held.
+    pub(super) services: usize,
+    /// Nodes held, readable or not.
+    pub(super) nodes: usize,
+    /// Services that anything is remembered of: held, deleted, or missed.
+    pub(super) known: usize,
 }
 
 impl Held {
@@ -102,6 +121,12 @@ impl Held {
         self.complete_since.is_some()
     }
 
+    /// The version of a Service that was heard last.
+    pub fn generation(&self, key: &ServiceKey) -> Option<Generation> {
+        let entry = self.entries.get(&Key::Service(key.clone()))?;
+        Some(entry.generation)
+    }
+
     /// Whether the tenant deleted a Service and waits for its end.
     pub fn is_deleting(&self, key: &ServiceKey) -> bool {
         self.deletions.contains_key(key)
@@ -112,31 +137,96 @@ impl Held {
         self.absent.len()
     }
 
+    /// Which those are.
+    pub fn absent_keys(&self) -> impl Iterator<Item = &ServiceKey> {
+        self.absent.keys()
+    }
+
     /// What the tenant wants of a Service.
     pub fn wanted(&self, key: &ServiceKey) -> Wanted {
         if let Some(generation) = self.deletions.get(key) {
             return Wanted::Deleted(*generation);
         }
-        match self.entries.get(&Key::Service(key.clone())) {
-            Some(Entry {
-                good: Some(Good::Service(generation, service)),
-                ..
-            }) => Wanted::Present(*generation, service.clone()),
-            // Wanted, but never yet in a form that could be read: whatever an earlier process made of it stays.
-            Some(_) => Wanted::Unknown,
-            None => match self.absent.get(key).copied().or(self.complete_since) {
-                Some(since) => Wanted::Absent { since },
-                None => Wanted::Unknown,
+        let Some(entry) = self.entries.get(&Key::Service(key.clone())) else {
+            return if self.is_complete() {
+                Wanted::Absent
+            } else {
+                Wanted::Unknown
+            };
+        };
+        let last = match &entry.good {
+            Some(Good::Service(service)) => Some(service.clone()),
+            _ => None,
+        };
+        match (&entry.refusal, last) {
+            (None, Some(service)) => Wanted::Present(entry.generation, service),
+            (Some(refusal), last) => Wanted::Unreadable {
+                generation: entry.generation,
+                refusal: refusal.clone(),
+                last,
             },
+            // An entry is readable or has its refusal.
+            (None, None) => Wanted::Unknown,
         }
     }
 
-    /// A load balancer was found that the tenant does not want and did not delete: it counts as missed from when the state
-    /// was whole. Without this an earlier process's load balancers would not count.
-    pub fn miss(&mut self, key: &ServiceKey) {
-        if let Wanted::Absent { since } = self.wanted(key) {
-            self.absent.insert(key.clone(), since);
+    /// A load balancer was found that the tenant does not want and did not delete. Returns since when it is missed: since
+    /// this was noticed, for it may have appeared long after the tenant's state was whole. `None`: it is not.
+    pub fn miss(&mut self, key: &ServiceKey, now: Instant) -> Option<Instant> {
+        if self.wanted(key) != Wanted::Absent {
+            return None;
         }
+        Some(*self.absent.entry(key.clone()).or_insert(now))
+    }
+
+    /// How much is kept now.
+    pub(super) fn load(&self) -> Load {
+        Load {
+            services: self.services,
+            nodes: self.entries.len() - self.services,
+            known: self.services + self.deletions.len() + self.absent.len(),
+        }
+    }
+
+    /// How much would be kept if each of these keys became held (or, with false, deleted), the last word on each counting,
+    /// and everything else in the buckets missed.
+    pub(super) fn load_after<'a>(
+        &self,
+        told: impl Iterator<Item = (&'a Key, bool)>,
+        replaced: &Buckets,
+    ) -> Load {
+        let mut load = self.load();
+        let told: BTreeMap<&Key, bool> = told.collect();
+        if !replaced.is_empty() {
+            for key in self.entries.keys() {
+                if !told.contains_key(key) && replaced.contains(key) {
+                    match key {
+                        Key::Service(_) => load.services -= 1,
+                        Key::Node(_) => load.nodes -= 1,
+                    }
+                }
+            }
+        }
+        for (key, held) in told {
+            let count = match key {
+                Key::Service(name) => {
+                    if !self.entries.contains_key(key)
+                        && !self.deletions.contains_key(name)
+                        && !self.absent.contains_key(name)
+                    {
+                        load.known += 1;
+                    }
+                    &mut load.services
+                }
+                Key::Node(_) => &mut load.nodes,
+            };
+            match (self.entries.contains_key(key), held) {
+                (false, true) => *count += 1,
+                (true, false) => *count -= 1,
+                _ => {}
+            }
+        }
+        load
     }
 
     /// Both sides were found to hold the same.
@@ -177,30 +267,26 @@ impl Held {
         touched
     }
 
-    /// A resource of a delta.
-    pub(super) fn upsert(
-        &mut self,
-        key: Key,
-        generation: Generation,
-        received: Received,
-    ) -> Touched {
+    /// The changes of a delta, in order; None is a deletion. Taken together, for the nodes' map is rebuilt once for all of them.
+    pub(super) fn change(&mut self, changes: Vec<(Key, Generation, Option<Received>)>) -> Touched {
         let mut touched = Touched::default();
-        self.put(key, generation, received, &mut touched);
+        for (key, generation, received) in changes {
+            match received {
+                Some(received) => self.put(key, generation, received, &mut touched),
+                None => self.delete(key, generation, &mut touched),
+            }
+        }
         self.refresh_nodes(&mut touched);
         touched
     }
 
-    /// A deletion of a delta.
-    pub(super) fn delete(&mut self, key: Key, generation: Generation) -> Touched {
-        let mut touched = Touched::default();
-        self.take_out(&key, &mut touched);
+    fn delete(&mut self, key: Key, generation: Generation, touched: &mut Touched) {
+        self.take_out(&key, touched);
         if let Key::Service(key) = key {
             self.absent.remove(&key);
             self.deletions.insert(key.clone(), generation);
             touched.services.insert(key);
         }
-        self.refresh_nodes(&mut touched);
-        touched
     }
 
     /// Nothing is left of a load balancer. Returns the number to answer under, where the tenant deleted it and waits for
@@ -230,12 +316,17 @@ impl Held {
             None => {}
         }
         self.digests.toggle(&key, generation);
-        let good = match received {
-            Ok(Body::Service(service)) => Some(Good::Service(generation, Arc::new(service))),
-            Ok(Body::Node(node)) => Some(Good::Node(node)),
-            Err(_) => before.and_then(|b| b.good),
+        let (good, refusal) = match received {
+            Ok(Body::Service(service)) => (Some(Good::Service(Arc::new(service))), None),
+            Ok(Body::Node(node)) => (Some(Good::Node(node)), None),
+            Err(refusal) => (before.and_then(|b| b.good), Some(refusal)),
         };
-        self.entries.insert(key, Entry { generation, good });
+        let entry = Entry {
+            generation,
+            good,
+            refusal,
+        };
+        self.entries.insert(key, entry);
     }
 
     fn take_out(&mut self, key: &Key, touched: &mut Touched) {

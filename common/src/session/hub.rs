@@ -13,7 +13,7 @@ use prost::Message as _;
 use super::{
     FEATURES, HEARTBEAT, MESSAGE_BYTES, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE, TURNS,
     digest::{Buckets, Digests},
-    held::{Held, Received, Touched},
+    held::{Held, Load, Received, Touched},
     snapshot::Incoming,
 };
 use crate::{
@@ -41,6 +41,13 @@ impl Default for Limits {
     }
 }
 
+/// Of how many times as many Services as a tenant may have anything is remembered: those that it has, those being torn
+/// down, and those missed. Names cost a peer nothing, so without a bound they would be its way to our memory.
+const REMEMBERED: usize = 3;
+
+/// The longest name that Kubernetes knows.
+const NAME_BYTES: usize = 253;
+
 /// What Hello said, for whoever decides whether the session may be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {
@@ -64,7 +71,8 @@ pub struct Taken {
     pub greeting: Option<Greeting>,
     /// What has to be planned anew.
     pub touched: Touched,
-    /// What could not be read, to be answered at once by [`HubSession::refuse`].
+    /// What could not be read. A Service's refusal is kept in [`Held`]; everything else is to be answered at once, by
+    /// [`HubSession::refuse`].
     pub refused: Vec<(Option<v1::Key>, Generation, Refusal)>,
     /// The agent lost its cluster's API server (and why), or has it back.
     pub source: Option<Result<(), String>>,
@@ -185,7 +193,7 @@ impl HubSession {
             }),
             (Phase::Live, Message::SnapshotBegin(begin)) => self.begin(&begin),
             (Phase::Live, Message::SnapshotPage(page)) => self.page(page),
-            (Phase::Live, Message::SnapshotEnd(end)) => Ok(self.end(&end, held, now)),
+            (Phase::Live, Message::SnapshotEnd(end)) => self.end(&end, held, now),
             (Phase::Live, Message::Delta(delta)) => self.delta(delta, held),
             (Phase::Live, Message::Heartbeat(_)) => Ok(Taken::default()),
         }
@@ -354,7 +362,12 @@ impl HubSession {
         Ok(taken)
     }
 
-    fn end(&mut self, end: &v1::SnapshotEnd, held: &mut Held, now: Instant) -> Taken {
+    fn end(
+        &mut self,
+        end: &v1::SnapshotEnd,
+        held: &mut Held,
+        now: Instant,
+    ) -> Result<Taken, ProtocolError> {
         let verified = match self.incoming.take().filter(|i| i.is(end.id)) {
             Some(incoming) => incoming.verify(end),
             None => Err("the end of no snapshot that was begun".into()),
@@ -363,23 +376,57 @@ impl HubSession {
             self.turn = Turn::No;
         }
         let taken = match verified {
-            Ok((buckets, resources)) => {
-                self.outbox.beat = true;
-                let resources = resources
-                    .into_iter()
-                    .map(|(key, (generation, received))| (key, generation, received))
-                    .collect();
-                Taken {
-                    touched: held.replace(&buckets, resources, now),
-                    ..Taken::default()
-                }
-            }
+            Ok((buckets, resources)) => self.replace(&buckets, resources, held, now)?,
             Err(reason) => self.resync(reason, held),
         };
-        Taken {
+        Ok(Taken {
             turn: (!self.waits_for_turn()).then_some(TurnNews::Over),
             ..taken
+        })
+    }
+
+    fn replace(
+        &mut self,
+        buckets: &Buckets,
+        resources: Vec<(Key, (Generation, Received))>,
+        held: &mut Held,
+        now: Instant,
+    ) -> Result<Taken, ProtocolError> {
+        let told = || resources.iter().map(|(key, _)| (key, true));
+        // Looking for what would be missed reads every key, and is rarely needed to know that there is room.
+        if self
+            .check_load(held, held.load_after(told(), &Buckets::none()))
+            .is_err()
+        {
+            self.check_load(held, held.load_after(told(), buckets))?;
         }
+        self.outbox.beat = true;
+        let resources = resources
+            .into_iter()
+            .map(|(key, (generation, received))| (key, generation, received))
+            .collect();
+        Ok(Taken {
+            touched: held.replace(buckets, resources, now),
+            ..Taken::default()
+        })
+    }
+
+    /// Whether a tenant may have so much. What does not grow is never too much: limits may have been lowered since.
+    fn check_load(&self, held: &Held, after: Load) -> Result<(), ProtocolError> {
+        let before = held.load();
+        let Limits { services, nodes } = self.limits;
+        if after.services > services.max(before.services) || after.nodes > nodes.max(before.nodes) {
+            return Err(ProtocolError::TooMuch(format!(
+                "more than {services} Services or {nodes} nodes"
+            )));
+        }
+        if after.known > (REMEMBERED * services).max(before.known) {
+            return Err(ProtocolError::TooMuch(format!(
+                "more than {} Services that are there, being deleted, or missed",
+                REMEMBERED * services
+            )));
+        }
+        Ok(())
     }
 
     fn delta(&mut self, delta: v1::Delta, held: &mut Held) -> Result<Taken, ProtocolError> {
@@ -396,36 +443,37 @@ impl HubSession {
         let expected = self.sequence + 1;
         self.sequence = delta.sequence;
         let mut taken = Taken::default();
-        // What a delta says is right even after a gap: it tells states, not differences.
+        // None: deleted.
+        let mut changes: Vec<(Key, Generation, Option<Received>)> = Vec::new();
         for change in delta.changes {
             match change.change {
                 Some(v1::change::Change::Upsert(resource)) => {
                     if let Some((key, generation, received)) = read(resource, &mut taken.refused) {
-                        merge(&mut taken.touched, held.upsert(key, generation, received));
+                        changes.push((key, generation, Some(received)));
                     }
                 }
                 Some(v1::change::Change::Delete(deletion)) => {
                     let generation = Generation(deletion.generation);
                     match key_from_wire(&deletion.key.clone().unwrap_or_default()) {
-                        Ok(key) => {
-                            // Nothing has to be torn down for a node.
-                            if matches!(key, Key::Node(_)) {
-                                self.answer(&key, &Answer::deleted(generation));
-                            }
-                            merge(&mut taken.touched, held.delete(key, generation));
-                        }
+                        Ok(key) => changes.push((key, generation, None)),
                         Err(refusal) => taken.refused.push((deletion.key, generation, refusal)),
                     }
                 }
                 None => taken.discarded = Some("a change that this release does not know".into()),
             }
         }
-        if held.services() > self.limits.services || held.nodes().len() > self.limits.nodes {
-            return Err(ProtocolError::TooMuch(format!(
-                "more than {} Services or {} nodes",
-                self.limits.services, self.limits.nodes
-            )));
+        let told = changes
+            .iter()
+            .map(|(key, _, received)| (key, received.is_some()));
+        self.check_load(held, held.load_after(told, &Buckets::none()))?;
+        // What a delta says is right even after a gap: it tells states, not differences.
+        for (key, generation, received) in &changes {
+            // Nothing has to be torn down for a node.
+            if received.is_none() && matches!(key, Key::Node(_)) {
+                self.answer(key, &Answer::deleted(*generation));
+            }
         }
+        taken.touched = held.change(changes);
         if gap {
             let reason = format!("delta {} came where {expected} was due", delta.sequence);
             let resync = self.resync(reason, held);
@@ -456,6 +504,11 @@ impl HubSession {
     }
 
     fn say(&mut self, answer: v1::Answer) {
+        // Nobody in order waits for an answer to such a name, and a page of them could not be sent.
+        let long = |key: &v1::Key| key.namespace.len().max(key.name.len()) > NAME_BYTES;
+        if answer.key.as_ref().is_some_and(long) {
+            return;
+        }
         let slot = answer
             .key
             .as_ref()
@@ -516,7 +569,13 @@ impl HubSession {
 
     /// When [`HubSession::next_message`] and [`HubSession::check`] are due although nothing has happened.
     pub fn deadline(&self) -> Instant {
-        (self.last_sent + HEARTBEAT).min(self.last_heard + SILENCE)
+        let silence = self.last_heard + SILENCE;
+        // Before Welcome no heartbeat is sent: one that were due would wake the shell for nothing, again and again.
+        if self.is_live() {
+            silence.min(self.last_sent + HEARTBEAT)
+        } else {
+            silence
+        }
     }
 
     /// Whether the agent has been silent for too long.
@@ -544,10 +603,4 @@ fn read(
             key.map(|key| (key, generation, Err(refusal)))
         }
     }
-}
-
-fn merge(into: &mut Touched, more: Touched) {
-    into.services.extend(more.services);
-    into.nodes |= more.nodes;
-    into.completed |= more.completed;
 }

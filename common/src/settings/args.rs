@@ -156,7 +156,7 @@ fn argument(setting: &Setting) -> Arg {
         .help(help)
         .help_heading("Settings");
     match setting.kind {
-        Kind::Text => argument.action(ArgAction::Set),
+        Kind::Text | Kind::Number => argument.action(ArgAction::Set),
         Kind::List => argument.action(ArgAction::Append),
         // The value needs its `=`: of `--flag false`, `false` would look like a word of its own.
         Kind::Bool => argument

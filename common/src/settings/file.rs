@@ -150,6 +150,11 @@ fn from_yaml(
                 return wrong(item, "expected a list of texts; put each in quotes");
             }
         }
+        // Kept as text, so that it is printed and shown as it is written elsewhere.
+        (Kind::Number, ValueKind::I64(number)) => {
+            return from_text(setting, &number.to_string(), origin).map(Some);
+        }
+        (Kind::Number, _) => return wrong(&value, "expected a whole number"),
         (Kind::Text, _) => return wrong(&value, "expected a text; put it in quotes"),
         (Kind::Bool, _) => return wrong(&value, "expected true or false"),
         (Kind::List, _) => return wrong(&value, "expected a list of texts"),

@@ -61,7 +61,7 @@ pub(super) fn from_text(
     origin: &str,
 ) -> Result<Value, SettingsError> {
     let kind = match setting.kind {
-        Kind::Text => ValueKind::String(text.to_owned()),
+        Kind::Text | Kind::Number => ValueKind::String(text.to_owned()),
         Kind::Bool => match text {
             "true" => ValueKind::Boolean(true),
             "false" => ValueKind::Boolean(false),

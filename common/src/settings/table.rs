@@ -9,6 +9,8 @@ use super::Settings;
 pub enum Kind {
     /// Any text; the struct's field says what it must be.
     Text,
+    /// Text like any other, which the file may also write as a whole number.
+    Number,
     /// `true` or `false`. The flag alone, without a value, is `true`.
     Bool,
     /// A YAML list in the file, comma-separated elsewhere (and in the file too, if it is a text there).
@@ -36,6 +38,17 @@ impl Setting {
         Self {
             key,
             kind: Kind::Text,
+            placeholder,
+            help,
+            default: None,
+        }
+    }
+
+    /// A setting of [`Kind::Number`] that must be given.
+    pub const fn number(key: &'static str, placeholder: &'static str, help: &'static str) -> Self {
+        Self {
+            key,
+            kind: Kind::Number,
             placeholder,
             help,
             default: None,

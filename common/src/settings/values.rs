@@ -24,3 +24,11 @@ pub fn optional_path<'de, D: Deserializer<'de>>(
     let text = String::deserialize(deserializer)?;
     Ok((!text.is_empty()).then(|| text.into()))
 }
+
+/// A number of things: at least one.
+pub fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let number = String::deserialize(deserializer)?.parse().ok();
+    number
+        .filter(|number| (1..=1_000_000).contains(number))
+        .ok_or_else(|| D::Error::custom("expected a number from 1 to 1000000"))
+}

@@ -81,6 +81,14 @@ impl TlsFiles {
 }
 
 impl RawFiles {
+    pub(super) fn new(cert: &str, key: &str, ca: &str) -> Self {
+        Self {
+            cert: cert.into(),
+            key: key.into(),
+            ca: ca.into(),
+        }
+    }
+
     /// A digest of everything, to see a change whatever the file system does with names and times.
     pub(super) fn digest(&self) -> [u8; 32] {
         let mut hash = Sha256::new();

@@ -3,6 +3,7 @@
 //! A set of files that cannot be used never replaces one that can.
 
 use std::{
+    path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -16,8 +17,8 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{
-    Credentials, Health, Role, TlsError, TlsFiles, Validity, client_config, format_time,
-    server_config,
+    Credentials, Health, Role, TlsError, TlsFiles, Validity, client_config, credentials::RawFiles,
+    format_time, server_config,
 };
 use crate::identity::CertificateFacts;
 
@@ -82,6 +83,25 @@ impl TlsSource<ClientConfig> {
     pub fn client(files: TlsFiles, now: SystemTime) -> Result<Arc<Self>, TlsError> {
         Self::open(files, Role::Client, client_config, now)
     }
+
+    /// Credentials that were made in this process and lie in no file: of a simulated agent. They never change.
+    pub fn client_in_memory(
+        cert: &str,
+        key: &str,
+        ca: &str,
+        now: SystemTime,
+    ) -> Result<Arc<Self>, TlsError> {
+        let nowhere = |name: &str| Path::new("(memory)").join(name);
+        let files = TlsFiles {
+            cert: nowhere("tls.crt"),
+            key: nowhere("tls.key"),
+            ca: nowhere("ca.crt"),
+        };
+        let raw = RawFiles::new(cert, key, ca);
+        let credentials = Credentials::parse(&files, &raw, Role::Client, now)?;
+        let first = make(&credentials, raw.digest(), client_config)?;
+        Ok(Self::holding(files, Role::Client, client_config, first))
+    }
 }
 
 impl<C: Send + Sync + 'static> TlsSource<C> {
@@ -92,14 +112,23 @@ impl<C: Send + Sync + 'static> TlsSource<C> {
         now: SystemTime,
     ) -> Result<Arc<Self>, TlsError> {
         let first = load(&files, role, build, now)?;
-        Ok(Arc::new(Self {
+        Ok(Self::holding(files, role, build, first))
+    }
+
+    fn holding(
+        files: TlsFiles,
+        role: Role,
+        build: fn(&Credentials) -> Result<C, TlsError>,
+        first: Current<C>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
             files,
             role,
             build,
             current: ArcSwap::from_pointee(first),
             revision: watch::Sender::new(0),
             said: Mutex::default(),
-        }))
+        })
     }
 
     /// What is in use now.

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
     printcolumn = r#"{"name": "Address", "type": "string", "jsonPath": ".status.addresses[0]", "description": "The first address"}"#,
     printcolumn = r#"{"name": "Ports", "type": "string", "jsonPath": ".spec.portSummary", "description": "The ports that clients connect to"}"#,
     printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Programmed\")].status", "description": "Whether address and backends are in place"}"#,
+    printcolumn = r#"{"name": "Healthy", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"BackendsHealthy\")].status", "description": "Whether there are nodes that can take the traffic"}"#,
     printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Programmed\")].reason", "description": "Why it is or is not ready"}"#,
     printcolumn = r#"{"name": "Second-Address", "type": "string", "jsonPath": ".status.addresses[1]", "description": "The address of the other family", "priority": 1}"#,
     printcolumn = r#"{"name": "Message", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Programmed\")].message", "description": "The same in a sentence", "priority": 1}"#,
@@ -123,6 +124,7 @@ pub struct LoadBalancerStatus {
     #[serde(default)]
     pub addresses: Vec<String>,
     /// `Accepted`: the request is in order. `Programmed`: addresses and backends are in place.
+    /// `BackendsHealthy`: there are nodes that can take the traffic.
     #[serde(default)]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` that this status speaks of.

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
         .message("a tenant's name has 1 to 40 lower-case letters, digits and inner hyphens"),
     printcolumn = r#"{"name": "Connected", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Connected\")].status", "description": "Whether the tenant's agent has a session"}"#,
     printcolumn = r#"{"name": "Agent", "type": "string", "jsonPath": ".status.agentVersion", "description": "The agent's version"}"#,
+    printcolumn = r#"{"name": "Held", "type": "integer", "jsonPath": ".status.heldLoadBalancers", "description": "Load balancers whose deletion the brake holds"}"#,
     printcolumn = r#"{"name": "Suspended", "type": "boolean", "jsonPath": ".spec.suspended", "description": "Whether the operator has shut the tenant out"}"#,
     printcolumn = r#"{"name": "Cluster", "type": "string", "jsonPath": ".status.clusterUID", "description": "The UID of the tenant cluster's kube-system namespace", "priority": 1}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
@@ -52,6 +53,51 @@ pub struct TenantSpec {
     #[schemars(length(max = 100), inner(length(max = 49)))]
     #[x_kube(validation = Rule::new("self.all(range, isCIDR(range))").message("each is a CIDR such as 10.0.0.0/24"))]
     pub requestable_ips: Vec<String>,
+    /// How the hub finds out which of the tenant's nodes can receive traffic. A node that fails gets none, unless all fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self.?timeoutMilliseconds.orValue(500) <= self.?intervalMilliseconds.orValue(1000)")
+        .message("a probe ends before the next begins: timeoutMilliseconds (500) is at most intervalMilliseconds (1000)"))]
+    pub health_check: Option<HealthCheck>,
+}
+
+/// How nodes are probed. What is not said here is as in a cluster with kube-proxy.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct HealthCheck {
+    /// `KubeProxy`: kube-proxy's healthz on each node, and where that is not to be had a connection to one of the tenant's
+    /// node ports. `NodePort`: node ports only. `None`: nodes are not probed, and count as healthy.
+    #[serde(default)]
+    pub mode: HealthMode,
+    /// The port of kube-proxy's healthz; 10256 where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
+    pub port: Option<u16>,
+    /// Between two probes of one node; 1000 where none is given. With thousands of nodes it becomes longer by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 250, max = 60000), extend("format" = "int32"))]
+    pub interval_milliseconds: Option<u32>,
+    /// After which a probe has failed; 500 where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 50, max = 10000), extend("format" = "int32"))]
+    pub timeout_milliseconds: Option<u32>,
+    /// So many failures in a row make a node fail; 2 where none is given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10), extend("format" = "int32"))]
+    pub failure_threshold: Option<u32>,
+    /// So many good probes in a row make it healthy again; 2 where none is given. A node that keeps failing needs more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10), extend("format" = "int32"))]
+    pub success_threshold: Option<u32>,
+}
+
+/// What a health check asks.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum HealthMode {
+    #[default]
+    KubeProxy,
+    NodePort,
+    None,
 }
 
 /// What the hub knows of a tenant cluster.
@@ -66,10 +112,19 @@ pub struct TenantStatus {
         skip_serializing_if = "Option::is_none"
     )]
     pub cluster_uid: Option<String>,
+    /// The cluster that held this identity before the operator cleared `clusterUID`. It may go on until another cluster
+    /// comes, and does not take the identity again.
+    #[serde(default, rename = "formerClusterUID")]
+    pub former_cluster_uid: Option<String>,
+    /// How many load balancers are absent from the tenant's cluster, and held until they come back or the operator lets them
+    /// go.
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub held_load_balancers: u32,
     /// The version of the agent that was last connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
-    /// `Connected`: the tenant's agent has a session.
+    /// `Connected`: the tenant's agent has a session. `DeletionsHeld`: much is absent at once, and nothing of it is deleted.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

@@ -2,7 +2,7 @@
 
 use std::{error::Error, io};
 
-use berth_common::{settings::SettingsError, tls::TlsError};
+use berth_common::{identity::TenantName, settings::SettingsError, tls::TlsError};
 
 use crate::ca::CaError;
 
@@ -26,6 +26,17 @@ pub enum CliError {
     /// A setting is wrong.
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// There is no such tenant.
+    #[error("there is no Tenant {0}; `berth-hub tenant list` shows those there are")]
+    NoTenant(TenantName),
+    /// The management cluster's API server refused, or could not be reached.
+    #[error("cannot {action} in the management cluster")]
+    Cluster {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        source: Box<kube::Error>,
+    },
     /// The hub could not start, or could not go on.
     #[error("{0:#}")]
     Service(anyhow::Error),
@@ -45,7 +56,13 @@ impl CliError {
             | Self::Kubeconfig(_)
             | Self::Settings(_)
             | Self::Ca(CaError::Policy(_)) => 2,
-            Self::Ca(_) | Self::Service(_) | Self::Tls(_) | Self::Output(_) | Self::Yaml(_) => 1,
+            Self::Ca(_)
+            | Self::NoTenant(_)
+            | Self::Cluster { .. }
+            | Self::Service(_)
+            | Self::Tls(_)
+            | Self::Output(_)
+            | Self::Yaml(_) => 1,
         }
     }
 

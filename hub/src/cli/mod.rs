@@ -7,6 +7,7 @@ mod crds;
 mod error;
 mod kube;
 mod service;
+mod tenant;
 #[cfg(test)]
 mod tests;
 
@@ -47,6 +48,9 @@ pub enum Command {
     /// Certificates for tenants, admins and the hub itself
     #[command(subcommand)]
     Cert(cert::CertCommand),
+    /// Tenants: see how they stand, move an identity to another cluster, let go what is held
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
     /// Print the CustomResourceDefinitions of this release, for `kubectl apply --server-side -f -`
     Crds(crds::CrdsArgs),
 }
@@ -121,6 +125,7 @@ fn run(cli: Cli, console: &mut Console<'_>) -> Result<ExitCode, CliError> {
         Command::Crds(args) => crds::run(&args, console),
         Command::Ca(command) => block_on(ca::run(command, console)),
         Command::Cert(command) => block_on(cert::run(command, console)),
+        Command::Tenant(command) => block_on(tenant::run(command, console)),
     }
 }
 

@@ -8,7 +8,7 @@ use kube::{Api, Client, api::PostParams};
 
 /// (group, resource, verbs): the chart's ClusterRole, which a test holds equal to this.
 pub const NEEDED: &[(&str, &str, &[&str])] = &[
-    ("berth.dev", "tenants", &["get", "list", "watch"]),
+    ("berth.dev", "tenants", &["get", "list", "watch", "patch"]),
     ("berth.dev", "tenants/status", &["patch"]),
     (
         "berth.dev",

@@ -29,9 +29,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::{
+    health::Verdicts,
     objects::Id,
     observe::{Cache, Directory},
-    plan::{Action, Allocator, Now, Plan, Policy, REJECTION_STANDS, Rejection, Want, plan},
+    plan::{
+        Action, Allocator, Now, Observed, Plan, Policy, REJECTION_STANDS, Rejection, Want, plan,
+    },
     work::{Done, Work},
 };
 
@@ -50,6 +53,11 @@ const MAX_ROUNDS: usize = 8;
 pub trait Desires: Send + Sync + 'static {
     /// What a tenant wants of one key now.
     fn want(&self, tenant: &TenantName, key: &ServiceKey) -> Want;
+
+    /// How a tenant's nodes stand. None: they are not probed.
+    fn health(&self, _tenant: &TenantName) -> Option<Arc<Verdicts>> {
+        None
+    }
 
     /// What became of it. Comes each time the key is planned, usually with the same words as before.
     fn answer(&self, tenant: &TenantName, key: &ServiceKey, answer: Answer);
@@ -151,7 +159,9 @@ impl<D: Desires> Executor<D> {
                 self.desires.gone(&id.tenant, &id.key);
             }
             let generation = match &want {
-                Want::Present { generation, .. } => Some(*generation),
+                Want::Present { generation, .. } | Want::Unreadable { generation, .. } => {
+                    Some(*generation)
+                }
                 Want::Deleted | Want::Absent { .. } | Want::Unknown => None,
             };
             if plan.actions.is_empty() {
@@ -183,7 +193,11 @@ impl<D: Desires> Executor<D> {
             instant: Instant::now(),
             wall: Timestamp::now(),
         };
-        let planned = plan(id, want, &self.cache.observed(id), policy, now);
+        let observed = Observed {
+            health: self.desires.health(&id.tenant),
+            ..self.cache.observed(id)
+        };
+        let planned = plan(id, want, &observed, policy, now);
         self.metrics.planned(now.instant.elapsed());
         planned
     }

@@ -41,22 +41,31 @@ impl Writer {
     }
 
     pub(super) async fn write(&self, id: &Id, write: &Write) -> Result<(), Failure> {
+        let sent = Instant::now();
         match write {
             Write::Service { uid, shape } => {
-                self.apply::<Service>(id, Slot::Service, uid.as_deref(), shape.manifest(id))
+                self.apply::<Service>(id, sent, Slot::Service, uid.as_deref(), shape.manifest(id))
                     .await
             }
             Write::Slice { uid, place, shape } => {
                 let slot = Slot::Slice(*place);
-                self.apply::<EndpointSlice>(id, slot, uid.as_deref(), shape.manifest(id, *place))
-                    .await
+                self.apply::<EndpointSlice>(
+                    id,
+                    sent,
+                    slot,
+                    uid.as_deref(),
+                    shape.manifest(id, *place),
+                )
+                .await
             }
             Write::Record { uid, spec } => {
                 let manifest = record::manifest(id, spec);
-                self.apply::<LoadBalancer>(id, Slot::Record, uid.as_deref(), manifest)
+                self.apply::<LoadBalancer>(id, sent, Slot::Record, uid.as_deref(), manifest)
                     .await
             }
-            Write::StripService { uid, shape } => self.strip(id, uid, shape.strip_patch(uid)).await,
+            Write::StripService { uid, shape } => {
+                self.strip(id, sent, uid, shape.strip_patch(uid)).await
+            }
             Write::Status { shape, now } => {
                 let observed = self.cache.observed(id).record.ok_or(Failure::Outdated)?;
                 let mut manifest = shape.manifest(id, observed.object.status.as_ref(), *now);
@@ -66,13 +75,16 @@ impl Writer {
                 let result = api
                     .patch_status(&name::object(id), &params, &Patch::Apply(&manifest))
                     .await;
-                self.changed(id, Slot::Record, &observed.uid, result)
+                self.changed(id, sent, Slot::Record, &observed.uid, result)
             }
             Write::Delete { kind, place, uid } => match (kind, place) {
-                (Kind::Service, _) => self.delete::<Service>(id, Slot::Service, uid).await,
-                (Kind::LoadBalancer, _) => self.delete::<LoadBalancer>(id, Slot::Record, uid).await,
+                (Kind::Service, _) => self.delete::<Service>(id, sent, Slot::Service, uid).await,
+                (Kind::LoadBalancer, _) => {
+                    self.delete::<LoadBalancer>(id, sent, Slot::Record, uid)
+                        .await
+                }
                 (Kind::EndpointSlice, Some(place)) => {
-                    self.delete::<EndpointSlice>(id, Slot::Slice(*place), uid)
+                    self.delete::<EndpointSlice>(id, sent, Slot::Slice(*place), uid)
                         .await
                 }
                 // The planner names the place of every slice.
@@ -84,6 +96,7 @@ impl Writer {
     async fn apply<K: Managed>(
         &self,
         id: &Id,
+        sent: Instant,
         slot: Slot,
         uid: Option<&str>,
         mut manifest: Value,
@@ -94,7 +107,7 @@ impl Writer {
             manifest["metadata"]["uid"] = uid.into();
             let params = PatchParams::apply(FIELD_MANAGER).force();
             let result = api.patch(&name, &params, &Patch::Apply(&manifest)).await;
-            return self.changed(id, slot, uid, result);
+            return self.changed(id, sent, slot, uid, result);
         }
         let params = PatchParams::apply(FIELD_MANAGER);
         let mut result = api.patch(&name, &params, &Patch::Apply(&manifest)).await;
@@ -104,21 +117,27 @@ impl Writer {
         }
         match result {
             Ok(object) => {
-                self.keep(id, &object);
+                self.keep(id, sent, &object);
                 Ok(())
             }
-            Err(error) if is_conflict(&error) => self.look(&api, id, slot).await,
+            Err(error) if is_conflict(&error) => self.look(&api, id, sent, slot).await,
             Err(error) => Err(error.into()),
         }
     }
 
     /// Something of this name is there: the hub's own, which no watch has reported yet, or not.
-    async fn look<K: Managed>(&self, api: &Api<K>, id: &Id, slot: Slot) -> Result<(), Failure> {
+    async fn look<K: Managed>(
+        &self,
+        api: &Api<K>,
+        id: &Id,
+        sent: Instant,
+        slot: Slot,
+    ) -> Result<(), Failure> {
         let name = object_name(id, slot);
         let there = api
             .get_opt(&name)
             .await?
-            .is_some_and(|object| !self.keep(id, &object));
+            .is_some_and(|object| !self.keep(id, sent, &object));
         if !there {
             return Err(Failure::Outdated);
         }
@@ -129,7 +148,7 @@ impl Writer {
         )))
     }
 
-    async fn strip(&self, id: &Id, uid: &str, patch: Value) -> Result<(), Failure> {
+    async fn strip(&self, id: &Id, sent: Instant, uid: &str, patch: Value) -> Result<(), Failure> {
         let api: Api<Service> = self.api(id);
         let params = PatchParams {
             field_manager: Some(FIELD_MANAGER.into()),
@@ -138,10 +157,16 @@ impl Writer {
         let result = api
             .patch(&name::object(id), &params, &Patch::Merge(&patch))
             .await;
-        self.changed(id, Slot::Service, uid, result)
+        self.changed(id, sent, Slot::Service, uid, result)
     }
 
-    async fn delete<K: Managed>(&self, id: &Id, slot: Slot, uid: &str) -> Result<(), Failure> {
+    async fn delete<K: Managed>(
+        &self,
+        id: &Id,
+        sent: Instant,
+        slot: Slot,
+        uid: &str,
+    ) -> Result<(), Failure> {
         let api: Api<K> = self.api(id);
         let mut params = DeleteParams::background();
         params.preconditions = Some(Preconditions {
@@ -152,17 +177,17 @@ impl Writer {
             Ok(either) => match either.left() {
                 // Somebody's finalizer holds it.
                 Some(object) if has_finalizers(&object) => {
-                    self.keep(id, &object);
+                    self.keep(id, sent, &object);
                     Ok(())
                 }
                 _ => {
-                    self.cache.deleted(id, slot, uid, Instant::now());
+                    self.cache.deleted(id, slot, uid, sent);
                     Ok(())
                 }
             },
             Err(error) => match error.into() {
                 Failure::Outdated => {
-                    self.cache.deleted(id, slot, uid, Instant::now());
+                    self.cache.deleted(id, slot, uid, sent);
                     Ok(())
                 }
                 failure => Err(failure),
@@ -183,31 +208,31 @@ impl Writer {
     fn changed<K: Managed>(
         &self,
         id: &Id,
+        sent: Instant,
         slot: Slot,
         uid: &str,
         result: Result<K, kube::Error>,
     ) -> Result<(), Failure> {
         let failure = match result {
             Ok(object) => {
-                self.keep(id, &object);
+                self.keep(id, sent, &object);
                 return Ok(());
             }
             Err(error) => Failure::from(error),
         };
         if matches!(failure, Failure::Outdated) {
             // Not there, or another of the same name, which the watch will report.
-            self.cache.deleted(id, slot, uid, Instant::now());
+            self.cache.deleted(id, slot, uid, sent);
         }
         Err(failure)
     }
 
     /// Puts an object into the cache. Returns whether it is the hub's.
-    fn keep<K: Managed>(&self, id: &Id, object: &K) -> bool {
-        let now = Instant::now();
-        let projected: Option<(Id, Object)> = object.project(now);
+    fn keep<K: Managed>(&self, id: &Id, sent: Instant, object: &K) -> bool {
+        let projected: Option<(Id, Object)> = object.project(Instant::now());
         match projected {
             Some((owner, object)) if owner == *id => {
-                self.cache.wrote(id, object, now);
+                self.cache.wrote(id, object, sent);
                 true
             }
             _ => false,

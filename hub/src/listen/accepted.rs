@@ -4,10 +4,15 @@ use std::{
     io::{self, IoSlice},
     net::SocketAddr,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
 };
 
 use berth_common::identity::{Identity, IdentityError, PeerCertificate, Serial};
+use futures::task::AtomicWaker;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -27,6 +32,31 @@ pub struct Peer {
     pub serial: Option<Serial>,
     /// Where the connection comes from.
     pub remote: SocketAddr,
+    /// Ends the connection.
+    pub hangup: Hangup,
+}
+
+/// Ends a connection from outside of the server that has it. HTTP/2 cannot end a stream that its peer does not read: what
+/// there is to say waits behind what is not read. Clones share the connection.
+#[derive(Clone, Debug, Default)]
+pub struct Hangup(Arc<Hook>);
+
+#[derive(Debug, Default)]
+struct Hook {
+    hung_up: AtomicBool,
+    waker: AtomicWaker,
+}
+
+impl Hangup {
+    /// Closes the connection now, whatever is still to be sent.
+    pub fn hang_up(&self) {
+        self.0.hung_up.store(true, Ordering::Release);
+        self.0.waker.wake();
+    }
+
+    fn is_hung_up(&self) -> bool {
+        self.0.hung_up.load(Ordering::Acquire)
+    }
 }
 
 /// A TLS stream that knows its peer.
@@ -59,6 +89,18 @@ impl Accepted {
         &self.peer
     }
 
+    /// An error once the connection was hung up, and the task that polls is woken when it is.
+    fn check(&self, cx: &mut Context<'_>) -> io::Result<()> {
+        let hangup = &self.peer.hangup;
+        hangup.0.waker.register(cx.waker());
+        if !hangup.is_hung_up() {
+            return Ok(());
+        }
+        // A reset: the kernel need not keep for minutes what the peer does not read.
+        let _ = self.stream.get_ref().0.set_zero_linger();
+        Err(io::ErrorKind::ConnectionAborted.into())
+    }
+
     /// The TCP connection below.
     #[cfg(test)]
     pub(super) fn tcp(&self) -> &TcpStream {
@@ -80,6 +122,7 @@ impl AsyncRead for Accepted {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
@@ -90,14 +133,17 @@ impl AsyncWrite for Accepted {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
@@ -106,6 +152,7 @@ impl AsyncWrite for Accepted {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.check(cx)?;
         Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
     }
 

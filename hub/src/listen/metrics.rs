@@ -1,5 +1,7 @@
 //! What the front door counts. Labels come from a closed set, never from a peer.
 
+use std::sync::atomic::Ordering;
+
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -16,6 +18,7 @@ pub struct ListenMetrics {
     refused: Family<Reason, Counter>,
     pub(super) open: Gauge,
     pub(super) handshaking: Gauge,
+    handshaking_peak: Gauge,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -32,6 +35,13 @@ impl Counted {
         gauge.inc();
         Self(gauge.clone())
     }
+
+    /// The same, and the other gauge keeps the highest count so far.
+    fn with_peak(gauge: &Gauge, peak: &Gauge) -> Self {
+        let now = gauge.inc() + 1;
+        peak.inner().fetch_max(now, Ordering::Relaxed);
+        Self(gauge.clone())
+    }
 }
 
 impl Drop for Counted {
@@ -41,8 +51,8 @@ impl Drop for Counted {
 }
 
 impl ListenMetrics {
-    /// Registers `berth_accepted_connections_total`, `berth_refused_connections_total{reason}`,
-    /// `berth_open_connections` and `berth_handshakes_in_progress`.
+    /// Registers `berth_accepted_connections_total`, `berth_refused_connections_total{reason}`, `berth_open_connections`,
+    /// `berth_handshakes_in_progress` and `berth_handshakes_in_progress_peak`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         // The encoder adds `_total` to the counters' names.
@@ -66,6 +76,11 @@ impl ListenMetrics {
             "TLS handshakes in progress now",
             metrics.handshaking.clone(),
         );
+        registry.register(
+            "berth_handshakes_in_progress_peak",
+            "The most TLS handshakes that were in progress at once, since the start",
+            metrics.handshaking_peak.clone(),
+        );
         metrics
     }
 
@@ -84,6 +99,11 @@ impl ListenMetrics {
     }
 
     pub(super) fn count_handshake(&self) -> Counted {
-        Counted::new(&self.handshaking)
+        Counted::with_peak(&self.handshaking, &self.handshaking_peak)
+    }
+
+    /// The most handshakes that were in progress at once.
+    pub fn most_handshakes(&self) -> i64 {
+        self.handshaking_peak.get()
     }
 }

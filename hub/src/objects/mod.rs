@@ -32,7 +32,7 @@ pub const TENANT: &str = "berth.dev/tenant";
 pub const SERVICE_NAMESPACE: &str = "berth.dev/service-namespace";
 /// The name of the tenant's Service. A Service's name always fits in a label.
 pub const SERVICE_NAME: &str = "berth.dev/service-name";
-/// On a `Tenant`: `true` lets deletions go on that the brake holds.
+/// On a `Tenant`: `true` lets go what the brake holds now. The hub takes it away as it takes it.
 pub const RELEASE_HELD: &str = "berth.dev/release-held";
 
 /// The identity of a load balancer: whatever happens to UIDs and clusters, this stays.

@@ -23,6 +23,9 @@ pub const ACCEPTED: &str = "Accepted";
 /// Condition: addresses and backends are in place.
 pub const PROGRAMMED: &str = "Programmed";
 
+/// Condition: there are nodes that can take the traffic.
+pub const BACKENDS_HEALTHY: &str = "BackendsHealthy";
+
 /// The spec that records a version of a Service. Which nodes have endpoints of their own is not recorded: pods come and go,
 /// and each time would cost a write.
 pub fn spec(id: &Id, generation: Generation, service: &Service) -> LoadBalancerSpec {
@@ -147,6 +150,8 @@ pub struct StatusShape {
     pub accepted: ConditionShape,
     /// Addresses and backends are in place.
     pub programmed: ConditionShape,
+    /// There are nodes that can take the traffic.
+    pub backends_healthy: ConditionShape,
     /// The `metadata.generation` that is spoken of.
     pub observed_generation: i64,
 }
@@ -174,7 +179,11 @@ impl StatusShape {
             "metadata": { "name": name::object(id), "namespace": id.tenant.namespace() },
             "status": {
                 "addresses": addresses,
-                "conditions": [condition(ACCEPTED, &self.accepted), condition(PROGRAMMED, &self.programmed)],
+                "conditions": [
+                    condition(ACCEPTED, &self.accepted),
+                    condition(PROGRAMMED, &self.programmed),
+                    condition(BACKENDS_HEALTHY, &self.backends_healthy),
+                ],
                 "observedGeneration": self.observed_generation,
             },
         })
@@ -192,7 +201,7 @@ pub struct Transition {
 /// A status as observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedStatus {
-    /// The hub's part; `None` where the conditions are not the hub's two.
+    /// The hub's part; `None` where the conditions are not the hub's three.
     pub shape: Option<StatusShape>,
     /// The addresses, whatever the conditions are.
     pub addresses: Vec<Ingress>,
@@ -246,13 +255,19 @@ fn read_status(status: &api::LoadBalancerStatus) -> ObservedStatus {
             message: found.message.clone(),
         })
     };
-    let shape = match (condition(ACCEPTED), condition(PROGRAMMED)) {
-        (Some(accepted), Some(programmed)) if status.conditions.len() == 2 => Some(StatusShape {
-            addresses: addresses.clone(),
-            accepted,
-            programmed,
-            observed_generation: status.observed_generation,
-        }),
+    let all = [ACCEPTED, PROGRAMMED, BACKENDS_HEALTHY].map(condition);
+    let shape = match all {
+        [Some(accepted), Some(programmed), Some(backends_healthy)]
+            if status.conditions.len() == 3 =>
+        {
+            Some(StatusShape {
+                addresses: addresses.clone(),
+                accepted,
+                programmed,
+                backends_healthy,
+                observed_generation: status.observed_generation,
+            })
+        }
         _ => None,
     };
     let transitions = status.conditions.iter().map(|condition| Transition {

@@ -88,6 +88,11 @@ fn manifests() {
             reason: "Programmed".into(),
             message: String::new(),
         },
+        backends_healthy: ConditionShape {
+            status: true,
+            reason: "Healthy".into(),
+            message: String::new(),
+        },
         observed_generation: 1,
     };
     let spec = record::spec(&id(), Generation(0x2a), &tenant_service());
@@ -223,6 +228,7 @@ fn an_unchanged_condition_keeps_its_time() {
         addresses: Vec::new(),
         accepted: condition(true),
         programmed: condition(false),
+        backends_healthy: condition(true),
         observed_generation: 1,
     };
     let mut object = record::manifest(

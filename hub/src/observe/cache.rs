@@ -1,7 +1,7 @@
 //! The last known state of every object of the hub's, by the Service it serves. Two write into it: the watches, and the
 //! executor, which puts in what the API server returned, so that the next plan does not repeat a write that the watch has
-//! yet to report. By `resourceVersion` the newer of the two wins, and a deletion that was carried out is not undone by an
-//! older report.
+//! yet to report. By `resourceVersion` the newer of the two wins: a deletion that was carried out is not undone by an older
+//! report, and one that was reported not by an older reply.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -33,12 +33,24 @@ struct State {
     tenants: BTreeMap<TenantName, BTreeMap<ServiceKey, Observed>>,
     /// From the objects' name, the hash in which tells them apart in all namespaces.
     names: HashMap<String, Id>,
-    /// UIDs that the executor wrote and no watch has reported yet: a list that is older does not have them.
+    /// UIDs that the executor wrote and no watch has reported yet, and when that was sent: a list that is older does not
+    /// have them.
     written: HashMap<String, Instant>,
-    /// UIDs that the executor deleted and no watch has reported yet.
+    /// UIDs that the executor deleted and no watch has reported yet, and when that was sent.
     buried: HashMap<String, Instant>,
+    /// How far each watch has come.
+    told: HashMap<Kind, Told>,
     /// When the allocator last gave anybody an address.
     allocator_gave: Option<Instant>,
+}
+
+/// How far the watch of a kind has come.
+#[derive(Debug, Default)]
+struct Told {
+    /// Everything up to this version was reported.
+    version: u64,
+    /// When the last complete list was begun.
+    listed: Option<Instant>,
 }
 
 impl Default for Cache {
@@ -92,6 +104,7 @@ impl Cache {
     /// The watch reports an object. Returns whether anything changed that is of interest.
     pub fn reported(&self, id: &Id, object: Object) -> bool {
         let mut state = self.write();
+        state.heard(object.slot().kind(), object.version());
         if state.buried.contains_key(object.uid()) {
             return false;
         }
@@ -99,9 +112,10 @@ impl Cache {
         state.put(id, object)
     }
 
-    /// The watch reports that an object is gone.
-    pub fn reported_gone(&self, id: &Id, slot: Slot, uid: &str) -> bool {
+    /// The watch reports that an object is gone, with the version of its end.
+    pub fn reported_gone(&self, id: &Id, slot: Slot, uid: &str, version: u64) -> bool {
         let mut state = self.write();
+        state.heard(slot.kind(), version);
         state.written.remove(uid);
         state.buried.remove(uid);
         state.take(id, slot, uid)
@@ -125,7 +139,9 @@ impl Cache {
         state
             .buried
             .retain(|uid, at| kept.contains(uid) || *at >= started);
+        state.told.entry(kind).or_default().listed = Some(started);
         for (id, object) in objects {
+            state.heard(kind, object.version());
             if !state.buried.contains_key(object.uid()) && state.put(&id, object) {
                 changed.push(id);
             }
@@ -135,19 +151,22 @@ impl Cache {
         changed
     }
 
-    /// The executor wrote an object, and this is what the API server made of it.
-    pub fn wrote(&self, id: &Id, object: Object, now: Instant) {
+    /// The executor wrote an object, and this is what the API server made of it. `sent` is when it was asked to.
+    pub fn wrote(&self, id: &Id, object: Object, sent: Instant) {
         let mut state = self.write();
-        state.written.insert(object.uid().to_owned(), now);
+        if state.is_outdated(id, &object, sent) {
+            return;
+        }
+        state.written.insert(object.uid().to_owned(), sent);
         state.put(id, object);
     }
 
     /// The executor deleted an object, or found that it is not there.
-    pub fn deleted(&self, id: &Id, slot: Slot, uid: &str, now: Instant) {
+    pub fn deleted(&self, id: &Id, slot: Slot, uid: &str, sent: Instant) {
         let mut state = self.write();
         state.written.remove(uid);
         if state.take(id, slot, uid) {
-            state.buried.insert(uid.to_owned(), now);
+            state.buried.insert(uid.to_owned(), sent);
         }
     }
 
@@ -197,6 +216,33 @@ impl State {
             .or_default()
             .entry(id.key.clone())
             .or_default()
+    }
+
+    /// The watch of a kind has come to this version.
+    fn heard(&mut self, kind: Kind, version: u64) {
+        let told = self.told.entry(kind).or_default();
+        told.version = told.version.max(version);
+    }
+
+    /// Whether a reply shows what the watch knows to be over: it has come further, or has listed everything since the
+    /// write was sent, and the object is not there. If it is one that came just after that list, the watch brings it.
+    fn is_outdated(&self, id: &Id, object: &Object, sent: Instant) -> bool {
+        let slot = object.slot();
+        let told = self.told.get(&slot.kind());
+        let overtaken = told.is_some_and(|told| {
+            told.version >= object.version() || told.listed.is_some_and(|listed| listed > sent)
+        });
+        overtaken && self.uid(id, slot) != Some(object.uid())
+    }
+
+    fn uid(&self, id: &Id, slot: Slot) -> Option<&str> {
+        let observed = self.tenants.get(&id.tenant)?.get(&id.key)?;
+        let uid = match slot {
+            Slot::Service => &observed.service.as_ref()?.uid,
+            Slot::Slice(place) => &observed.slices.get(&place)?.uid,
+            Slot::Record => &observed.record.as_ref()?.uid,
+        };
+        Some(uid)
     }
 
     fn put(&mut self, id: &Id, object: Object) -> bool {
@@ -389,9 +435,9 @@ mod tests {
         cache.deleted(&a, Slot::Service, "u", Instant::now());
         assert!(!cache.reported(&a, service("u", 2, &[])));
         assert!(cache.keys_of(&a.tenant).is_empty());
-        assert!(!cache.reported_gone(&a, Slot::Service, "u"));
+        assert!(!cache.reported_gone(&a, Slot::Service, "u", 3));
         assert!(
-            cache.reported(&a, service("v", 3, &[])),
+            cache.reported(&a, service("v", 4, &[])),
             "another of the same name"
         );
         assert!(cache.write().buried.is_empty());
@@ -402,8 +448,38 @@ mod tests {
         let cache = Cache::default();
         let a = id("a");
         cache.reported(&a, service("new", 5, &[]));
-        assert!(!cache.reported_gone(&a, Slot::Service, "old"));
+        assert!(!cache.reported_gone(&a, Slot::Service, "old", 4));
         assert_eq!(version(&cache, &a), Some(5));
+    }
+
+    #[test]
+    fn a_late_reply_does_not_bring_back_what_the_watch_knows_to_be_gone() {
+        let cache = Cache::default();
+        let (a, sent) = (id("a"), Instant::now());
+        cache.reported(&a, service("u", 5, &[]));
+        cache.reported_gone(&a, Slot::Service, "u", 7);
+        cache.wrote(&a, service("u", 6, &[]), sent);
+        assert_eq!(version(&cache, &a), None);
+        cache.wrote(&a, service("v", 8, &[]), sent);
+        assert_eq!(version(&cache, &a), Some(8), "made after that");
+    }
+
+    #[test]
+    fn a_late_reply_does_not_bring_back_what_a_later_list_has_not() {
+        let cache = Cache::default();
+        let (a, sent) = (id("a"), Instant::now());
+        let later = sent + Duration::from_secs(1);
+        for reply_first in [true, false] {
+            if reply_first {
+                cache.wrote(&a, service("u", 5, &[]), sent);
+            }
+            cache.listed(Kind::Service, Vec::new(), later);
+            if !reply_first {
+                cache.wrote(&a, service("u", 5, &[]), sent);
+            }
+            assert_eq!(version(&cache, &a), None, "{reply_first}");
+        }
+        assert!(cache.reported(&a, service("u", 5, &[])), "it was there");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use cache::Cache;
 pub use project::{Object, Project, Slot};
-pub use tenants::{Directory, TenantFacts};
+pub use tenants::{Directory, TenantFacts, version};
 
 use crate::{api, work::Work};
 

@@ -72,6 +72,15 @@ impl Object {
             Self::Record(seen) => &seen.uid,
         }
     }
+
+    /// Its version.
+    pub fn version(&self) -> u64 {
+        match self {
+            Self::Service(seen) => seen.version,
+            Self::Slice(_, seen) => seen.version,
+            Self::Record(seen) => seen.version,
+        }
+    }
 }
 
 /// A kind that the hub writes and watches.

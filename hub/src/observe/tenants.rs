@@ -7,10 +7,12 @@ use std::{
 
 use berth_common::identity::TenantName;
 use ipnet::IpNet;
+use kube::api::ObjectMeta;
 use tokio::sync::watch;
 
 use crate::{
     api::{Tenant, TenantStatus},
+    health,
     objects::RELEASE_HELD,
     plan::{Allocator, Policy},
     standing::Records,
@@ -21,9 +23,11 @@ use crate::{
 pub struct TenantFacts {
     /// `metadata.uid`.
     pub uid: String,
+    /// `metadata.resourceVersion`.
+    pub version: u64,
     /// Shut out by the operator.
     pub suspended: bool,
-    /// The operator lets deletions go on that the brake holds.
+    /// The operator asks that what the brake holds may go.
     pub release_held: bool,
     /// The pool of new load balancers.
     pub pool: Option<String>,
@@ -31,6 +35,8 @@ pub struct TenantFacts {
     pub class: Option<String>,
     /// What the tenant may ask addresses out of.
     pub requestable: Vec<IpNet>,
+    /// How the tenant's nodes are probed.
+    pub health: health::Policy,
     /// What stands in the status.
     pub status: TenantStatus,
 }
@@ -48,9 +54,11 @@ impl TenantFacts {
 
     fn read(tenant: Tenant) -> Option<(TenantName, Self)> {
         let name = TenantName::parse(tenant.metadata.name.as_ref()?).ok()?;
+        let version = version(&tenant.metadata);
         let annotations = tenant.metadata.annotations.unwrap_or_default();
         let facts = Self {
             uid: tenant.metadata.uid?,
+            version,
             suspended: tenant.spec.suspended,
             release_held: annotations
                 .get(RELEASE_HELD)
@@ -64,6 +72,12 @@ impl TenantFacts {
                 .iter()
                 .filter_map(|range| range.parse().ok())
                 .collect(),
+            health: tenant
+                .spec
+                .health_check
+                .as_ref()
+                .map(health::Policy::from)
+                .unwrap_or_default(),
             status: tenant.status.unwrap_or_default(),
         };
         Some((name, facts))
@@ -71,12 +85,22 @@ impl TenantFacts {
 
     /// Whether plans come out the same under both.
     fn plans_like(&self, other: &Self) -> bool {
-        let without_status = |facts: &Self| Self {
+        let policy = |facts: &Self| Self {
+            version: 0,
+            release_held: false,
             status: TenantStatus::default(),
             ..facts.clone()
         };
-        without_status(self) == without_status(other)
+        policy(self) == policy(other)
     }
+}
+
+/// By which the newer of two is known; 0 where it is no number, as none is on any API server there is.
+pub fn version(meta: &ObjectMeta) -> u64 {
+    meta.resource_version
+        .as_ref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or_default()
 }
 
 #[derive(Debug, Default)]
@@ -110,6 +134,15 @@ impl Directory {
         self.known.borrow().tenants.clone()
     }
 
+    /// The tenants whose operator asks that what is held may go.
+    pub fn to_release(&self) -> Vec<(TenantName, Arc<TenantFacts>)> {
+        let known = self.known.borrow();
+        let asked = known.tenants.iter().filter(|(_, facts)| facts.release_held);
+        asked
+            .map(|(name, facts)| (name.clone(), facts.clone()))
+            .collect()
+    }
+
     /// Resolves when all were seen once. Before that, an unknown tenant may only be one that was not seen yet.
     pub async fn synced(&self) {
         // The sender is ours, and lives as long as the borrow.
@@ -138,6 +171,11 @@ impl Directory {
         let mut replan = true;
         self.known.send_if_modified(|known| {
             let before = known.tenants.get(&name);
+            if before.is_some_and(|b| b.uid == facts.uid && b.version > facts.version) {
+                // A list of an API server that lags behind: it would unsay what was said.
+                replan = false;
+                return false;
+            }
             replan = !before.is_some_and(|before| before.plans_like(&facts));
             let changed = before.is_none_or(|before| **before != facts);
             if changed {
@@ -176,10 +214,11 @@ impl Directory {
 }
 
 impl Records for Directory {
-    fn statuses(&self) -> BTreeMap<TenantName, TenantStatus> {
+    fn statuses(&self) -> BTreeMap<TenantName, (TenantStatus, u64)> {
         let known = self.known.borrow();
-        let status =
-            |(name, facts): (&TenantName, &Arc<TenantFacts>)| (name.clone(), facts.status.clone());
+        let status = |(name, facts): (&TenantName, &Arc<TenantFacts>)| {
+            (name.clone(), (facts.status.clone(), facts.version))
+        };
         known.tenants.iter().map(status).collect()
     }
 
@@ -231,12 +270,34 @@ mod tests {
         });
         assert_eq!(directory.reported(with_status), None);
         assert_eq!(
-            directory.statuses()[&name("a")].agent_version.as_deref(),
+            directory.statuses()[&name("a")].0.agent_version.as_deref(),
             Some("1")
         );
         let released = tenant("a", |tenant| {
             tenant.metadata.annotations = Some([(RELEASE_HELD.into(), "true".into())].into());
         });
-        assert_eq!(directory.reported(released), Some(name("a")));
+        assert_eq!(directory.reported(released), None, "nor is a release");
+        assert_eq!(directory.to_release().len(), 1);
+        assert_eq!(directory.to_release()[0].0, name("a"));
+    }
+
+    #[test]
+    fn an_older_version_of_a_tenant_unsays_nothing() {
+        let directory = Directory::default();
+        let bound = |version: &str, uid: Option<&str>| {
+            tenant("a", |tenant| {
+                tenant.metadata.resource_version = Some(version.into());
+                tenant.status = Some(TenantStatus {
+                    cluster_uid: uid.map(str::to_owned),
+                    ..TenantStatus::default()
+                });
+            })
+        };
+        let cluster = || directory.statuses()[&name("a")].0.cluster_uid.clone();
+        directory.listed(vec![bound("10", Some("c"))]);
+        directory.listed(vec![bound("9", None)]);
+        assert_eq!(cluster().as_deref(), Some("c"));
+        directory.reported(bound("11", None));
+        assert_eq!(cluster(), None);
     }
 }

@@ -62,7 +62,7 @@ where
             }
             Event::Delete(object) => {
                 if let Some((id, object)) = object.project(now)
-                    && cache.reported_gone(&id, object.slot(), object.uid())
+                    && cache.reported_gone(&id, object.slot(), object.uid(), object.version())
                 {
                     work.add(&id);
                 }

@@ -7,11 +7,18 @@ use berth_common::model::{Ingress, IpFamily, Service};
 use super::{Allocator, Observed, Policy, is_unicast};
 use crate::objects::service::{FamilyPolicy, ServiceShape, Steering};
 
-/// The addresses that belong to the load balancer, of the families that are wanted. What is on record stays, whatever the
-/// allocator says, unless it says more.
-pub(super) fn known(service: &Service, policy: &Policy, observed: &Observed) -> Vec<Ingress> {
+/// The addresses that belong to the load balancer, of the families that are wanted (`None`: nobody knows which those are).
+/// What is on record stays, whatever the allocator says, unless it says more; and where nothing is on record, what the
+/// allocator was told to give.
+pub(super) fn known(
+    service: Option<&Service>,
+    policy: &Policy,
+    observed: &Observed,
+) -> Vec<Ingress> {
+    let wanted =
+        |ip: &IpAddr| service.is_none_or(|service| service.families.contains(&IpFamily::of(ip)));
     let possible = |ingress: &&Ingress| match ingress {
-        Ingress::Ip(ip) => service.families.contains(&IpFamily::of(ip)) && is_unicast(ip),
+        Ingress::Ip(ip) => wanted(ip) && is_unicast(ip),
         Ingress::Hostname(_) => policy.allocator == Allocator::Other,
     };
     let given: Vec<Ingress> = observed
@@ -21,22 +28,40 @@ pub(super) fn known(service: &Service, policy: &Policy, observed: &Observed) -> 
         .filter(possible)
         .cloned()
         .collect();
-    let mut recorded: Vec<Ingress> = observed
+    let mut kept: Vec<Ingress> = observed
         .record
         .iter()
         .flat_map(|record| record.object.addresses())
         .filter(possible)
         .cloned()
         .collect();
-    if service.require_dual_stack && recorded.len() < service.families.len() {
+    if kept.is_empty() {
+        kept = pinned(service, observed);
+        kept.retain(|ingress| possible(&ingress));
+    }
+    if service.is_some_and(|it| it.require_dual_stack && kept.len() < it.families.len()) {
         // Half of what is required now: the allocator has to choose anew.
-        recorded.clear();
+        kept.clear();
     }
     let follow = match policy.allocator {
         Allocator::Other => !given.is_empty(),
-        Allocator::MetalLb => recorded.iter().all(|address| given.contains(address)),
+        Allocator::MetalLb => kept.iter().all(|address| given.contains(address)),
     };
-    if follow { given } else { recorded }
+    if follow { given } else { kept }
+}
+
+/// What the management Service is pinned to because it was given once: the only trace of it, when the allocator has
+/// forgotten and the record has no address (yet, or any more). A pin that only passes a request on is none of it.
+fn pinned(service: Option<&Service>, observed: &Observed) -> Vec<Ingress> {
+    let requested = service.is_some_and(|service| !service.requested_ips.is_empty());
+    let asked = match &observed.record {
+        Some(record) => !record.object.spec.requested_ips.is_empty(),
+        None => requested,
+    };
+    let pin = observed.service.iter().filter(|_| !asked);
+    pin.flat_map(|seen| &seen.object.shape.steering.pin)
+        .map(|ip| Ingress::Ip(*ip))
+        .collect()
 }
 
 /// The addresses without host names.

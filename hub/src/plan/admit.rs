@@ -19,6 +19,11 @@ const NODES_OWN_PORTS: [u16; 10] = [
     2379, 2380, 6443, 10248, 10249, 10250, 10255, 10256, 10257, 10259,
 ];
 
+/// Whether a port of a tenant's node may be a Service's.
+pub fn is_node_port(number: u16) -> bool {
+    number >= LOWEST_NODE_PORT && !NODES_OWN_PORTS.contains(&number)
+}
+
 /// Looks at what is asked for. `known` are the addresses that the load balancer already has.
 pub(super) fn admit(
     service: &Service,
@@ -42,7 +47,7 @@ pub(super) fn admit(
                     "the port has no node port, by which it would be reached: set spec.allocateLoadBalancerNodePorts to true",
                 ));
             }
-            Some(number) if number < LOWEST_NODE_PORT || NODES_OWN_PORTS.contains(&number) => {
+            Some(number) if !is_node_port(number) => {
                 return Err(refuse(
                     field("nodePort"),
                     "NodePortOutOfRange",

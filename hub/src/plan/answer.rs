@@ -5,11 +5,12 @@ use berth_common::model::{Ingress, Outcome, Reason};
 use crate::objects::record::{ConditionShape, ObservedRecord, StatusShape};
 
 /// The status that says what the outcome says. `known` are the addresses that belong to the load balancer; `serving` is
-/// whether traffic flows for the version on record.
+/// whether traffic flows for the version on record, `backends_healthy` what there is to say of its nodes.
 pub(super) fn status(
     outcome: &Outcome,
     known: &[Ingress],
     serving: bool,
+    backends_healthy: ConditionShape,
     record: &ObservedRecord,
 ) -> StatusShape {
     let yes = |reason: &str| ConditionShape {
@@ -56,6 +57,7 @@ pub(super) fn status(
         .to_vec(),
         accepted,
         programmed,
+        backends_healthy,
         observed_generation: record.generation,
     }
 }

@@ -18,7 +18,7 @@ pub fn brake(absent: usize, total: usize) -> bool {
 pub fn held_message(tenant: &TenantName, absent: usize, total: usize) -> String {
     format!(
         "{absent} of {total} load balancers are absent from the tenant's cluster; their deletion is held. If they are to go: \
-         kubectl annotate tenant {tenant} {RELEASE_HELD}=true"
+         berth-hub tenant release-held {tenant} (or kubectl annotate tenant {tenant} {RELEASE_HELD}=true)"
     )
 }
 
@@ -40,9 +40,12 @@ mod tests {
     fn the_message_says_how_to_release() {
         let tenant = TenantName::parse("acme").unwrap();
         let message = held_message(&tenant, 6, 25);
-        assert!(
-            message.ends_with("kubectl annotate tenant acme berth.dev/release-held=true"),
-            "{message}"
-        );
+        assert!(message.starts_with("6 of 25 "), "{message}");
+        for command in [
+            "berth-hub tenant release-held acme",
+            "kubectl annotate tenant acme berth.dev/release-held=true",
+        ] {
+            assert!(message.contains(command), "{message}");
+        }
     }
 }

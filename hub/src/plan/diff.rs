@@ -1,6 +1,6 @@
 //! Object by object: what is to be written so that what is observed becomes what it should be. Equal is nothing to do.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use berth_common::model::{Generation, IpFamily, Service};
 
@@ -51,14 +51,21 @@ pub(super) fn slices(
 ) -> bool {
     let before = plan.actions.len();
     for family in [IpFamily::V4, IpFamily::V6] {
-        let wanted = if service.families.contains(&family) {
-            backends::of_family(nodes, service, family)
-        } else {
-            BTreeSet::new()
-        };
         let seen = || {
             let slices = observed.slices.iter();
             slices.filter(move |(place, _)| place.family == family)
+        };
+        let wanted = if service.families.contains(&family) {
+            let all = backends::of_family(nodes, service, family);
+            let present = |ip: &IpAddr| {
+                seen().any(|(_, slice)| slice.object.shape.addresses.binary_search(ip).is_ok())
+            };
+            match &observed.health {
+                Some(health) => health.fit(all, present),
+                None => all,
+            }
+        } else {
+            BTreeSet::new()
         };
         let addresses = |slice: &Arc<Seen<ObservedSlice>>| slice.object.shape.addresses.clone();
         let present: Vec<_> = seen()

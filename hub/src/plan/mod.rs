@@ -13,6 +13,7 @@ mod answer;
 mod backends;
 mod brake;
 mod diff;
+mod health;
 mod present;
 mod state;
 #[cfg(test)]
@@ -34,6 +35,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     api::LoadBalancerSpec,
+    health::Verdicts,
     objects::{
         Id, Kind,
         backend_slice::{ObservedSlice, Place, SliceShape},
@@ -42,8 +44,10 @@ use crate::{
     },
 };
 
+pub use admit::is_node_port;
 pub use backends::check_node;
 pub use brake::{brake, held_message};
+use present::Wish;
 
 /// How long something may be absent from a verified snapshot before it counts as deleted.
 pub const ABSENCE_GRACE: Duration = Duration::from_secs(60);
@@ -70,6 +74,17 @@ pub enum Want {
         /// The tenant's nodes.
         nodes: Arc<Nodes>,
     },
+    /// The tenant has this Service, and says it in a way that cannot be read.
+    Unreadable {
+        /// Its version.
+        generation: Generation,
+        /// Why.
+        refusal: Refusal,
+        /// The last version that could be read, in this process: of it, where the endpoints are still counts.
+        last: Option<Arc<Service>>,
+        /// The tenant's nodes.
+        nodes: Arc<Nodes>,
+    },
     /// The tenant said that the Service is gone.
     Deleted,
     /// A verified snapshot did not have it.
@@ -86,6 +101,10 @@ pub enum Want {
 impl Want {
     /// Whether the tenant wants the very same: the same version, told once, among the same nodes.
     pub fn is(&self, other: &Self) -> bool {
+        let same = |one: &Option<Arc<Service>>, other: &Option<Arc<Service>>| match (one, other) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        };
         match (self, other) {
             (
                 Self::Present {
@@ -99,11 +118,32 @@ impl Want {
                     nodes: n,
                 },
             ) => generation == g && Arc::ptr_eq(service, s) && Arc::ptr_eq(nodes, n),
+            (
+                Self::Unreadable {
+                    generation,
+                    last,
+                    nodes,
+                    ..
+                },
+                Self::Unreadable {
+                    generation: g,
+                    last: l,
+                    nodes: n,
+                    ..
+                },
+            ) => generation == g && same(last, l) && Arc::ptr_eq(nodes, n),
             (Self::Absent { since, held }, Self::Absent { since: s, held: h }) => {
                 since == s && held == h
             }
             (Self::Deleted, Self::Deleted) | (Self::Unknown, Self::Unknown) => true,
-            _ => false,
+            (
+                Self::Present { .. }
+                | Self::Unreadable { .. }
+                | Self::Deleted
+                | Self::Absent { .. }
+                | Self::Unknown,
+                _,
+            ) => false,
         }
     }
 }
@@ -173,6 +213,8 @@ pub struct Observed {
     pub allocator_says: Option<Arc<str>>,
     /// When the allocator last gave anybody an address: while it does, waiting is no news.
     pub allocator_gave: Option<Instant>,
+    /// How the tenant's nodes stand, seen from here. None: they are not probed.
+    pub health: Option<Arc<Verdicts>>,
 }
 
 impl Observed {
@@ -282,7 +324,27 @@ pub fn plan(id: &Id, want: &Want, observed: &Observed, policy: &Policy, now: Now
             generation,
             service,
             nodes,
-        } => present::plan(id, *generation, service, nodes, observed, policy, now),
+        } => {
+            let wish = Wish {
+                generation: *generation,
+                version: Ok(service),
+                local_nodes: Some(&service.local_nodes),
+            };
+            present::plan(id, &wish, nodes, observed, policy, now)
+        }
+        Want::Unreadable {
+            generation,
+            refusal,
+            last,
+            nodes,
+        } => {
+            let wish = Wish {
+                generation: *generation,
+                version: Err(refusal),
+                local_nodes: last.as_ref().map(|service| &service.local_nodes),
+            };
+            present::plan(id, &wish, nodes, observed, policy, now)
+        }
         Want::Deleted => deleted(observed),
         Want::Absent { since, held } => absent(*since, *held, observed, now.instant),
         Want::Unknown => Plan::default(),

@@ -1,22 +1,44 @@
-//! The plan for a Service that its tenant has. A version that is refused changes nothing: the one on record, accepted
-//! earlier, is planned for instead, so that it stays alive while nodes come and go.
+//! The plan for a Service that its tenant has. A version that is refused, or cannot be read, changes nothing: the one on
+//! record, accepted earlier, is planned for instead, so that it stays alive while nodes come and go.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
-use berth_common::model::{Answer, Generation, Ingress, Outcome, Reason, Service};
+use berth_common::{
+    model::{Answer, Generation, Ingress, NodeName, Outcome, Reason, Service, TrafficPolicy},
+    wire::Refusal,
+};
 
 use super::{
     Nodes, Now, Observed, Plan, Policy, Write, addresses,
     admit::admit,
-    answer, backends, diff,
+    answer, backends, diff, health,
     state::{self, State},
 };
 use crate::objects::{Id, Kind, record};
+
+/// What the tenant wants, as far as it is known.
+pub(super) struct Wish<'a> {
+    /// The version.
+    pub(super) generation: Generation,
+    /// What it says, or why it cannot be read.
+    pub(super) version: Result<&'a Service, &'a Refusal>,
+    /// The nodes that have endpoints. `None`: nobody has told this process.
+    pub(super) local_nodes: Option<&'a BTreeSet<NodeName>>,
+}
 
 /// A refusal, by the planner or by the API server.
 struct Fault {
     field: String,
     why: Reason,
+}
+
+impl From<Refusal> for Fault {
+    fn from(refusal: Refusal) -> Self {
+        Self {
+            field: refusal.field,
+            why: Reason::new(refusal.reason, refusal.message),
+        }
+    }
 }
 
 impl From<Fault> for Outcome {
@@ -30,18 +52,17 @@ impl From<Fault> for Outcome {
 
 pub(super) fn plan(
     id: &Id,
-    generation: Generation,
-    wanted: &Service,
+    wish: &Wish<'_>,
     nodes: &Nodes,
     observed: &Observed,
     policy: &Policy,
     now: Now,
 ) -> Plan {
     let mut plan = Plan::default();
-    let fault = fault(&mut plan, generation, wanted, observed, policy, now);
-    let effective = effective(wanted, fault.is_some(), observed);
-    let service = effective.as_deref().unwrap_or(wanted);
-    let known = addresses::known(service, policy, observed);
+    let generation = wish.generation;
+    let fault = fault(&mut plan, wish, observed, policy, now);
+    let effective = effective(wish, fault.is_some(), observed);
+    let known = addresses::known(effective.as_deref().or(wish.version.ok()), policy, observed);
     let say = |outcome| {
         Some(Answer {
             generation,
@@ -51,14 +72,17 @@ pub(super) fn plan(
     };
 
     let rejected = fault.is_some() && observed.rejection.is_some();
-    if effective.is_none() || observed.service.is_none() && rejected {
-        // Refused, and nothing was ever accepted, or something that is not ours is in its place.
-        plan.answer = fault.map(Outcome::from).and_then(say);
-        if observed.service.is_none() {
-            diff::clear_slices(&mut plan, observed);
+    let service = match effective.as_deref() {
+        Some(service) if observed.service.is_some() || !rejected => service,
+        _ => {
+            // Refused, and nothing was ever accepted, or something that is not ours is in its place.
+            plan.answer = fault.map(Outcome::from).and_then(say);
+            if observed.service.is_none() {
+                diff::clear_slices(&mut plan, observed);
+            }
+            return plan;
         }
-        return plan;
-    }
+    };
     let has_nodes = backends::any(nodes, &service.families);
     let shape = addresses::shape(service, policy, &known, observed);
     let Some(seen) = &observed.service else {
@@ -94,12 +118,26 @@ pub(super) fn plan(
     if !diff::service(&mut plan, seen, &shape) {
         return plan;
     }
-    let slices_ready = diff::slices(&mut plan, service, nodes, observed);
+    // Where nobody knows the endpoints the backends stay as they are.
+    let slices_ready = service.traffic_policy == TrafficPolicy::Local && wish.local_nodes.is_none()
+        || diff::slices(&mut plan, service, nodes, observed);
     let record_ready = match &fault {
         None => diff::record(&mut plan, id, generation, service, observed),
         Some(_) => true,
     };
-    let state = state::of(service, &shape, seen, has_nodes, observed, now);
+    let backing = health::backing(service, nodes, seen.since, observed, now);
+    if let Some(due) = backing.again {
+        plan.revisit_at(due);
+    }
+    let state = state::of(
+        service,
+        &shape,
+        seen,
+        has_nodes,
+        backing.none,
+        observed,
+        now,
+    );
     let serving = state == State::Serving;
     let outcome = match (fault, state) {
         (Some(fault), _) => fault.into(),
@@ -114,31 +152,33 @@ pub(super) fn plan(
         }
     };
     if let Some(record) = observed.record.as_ref().filter(|seen| !seen.deleting) {
-        let status = answer::status(&outcome, &known, serving, &record.object);
+        let healthy = backing.condition;
+        let status = answer::status(&outcome, &known, serving, healthy, &record.object);
         diff::status(&mut plan, status, &record.object, now);
     }
     plan.answer = say(outcome);
     plan
 }
 
-/// Why the wanted version is not to be had: the planner's own reasons, or the API server's of a little while ago.
+/// Why the wanted version is not to be had: it cannot be read, or the planner's own reasons, or the API server's of a
+/// little while ago.
 fn fault(
     plan: &mut Plan,
-    generation: Generation,
-    wanted: &Service,
+    wish: &Wish<'_>,
     observed: &Observed,
     policy: &Policy,
     now: Now,
 ) -> Option<Fault> {
-    let known = addresses::ips(&addresses::known(wanted, policy, observed));
+    let wanted = match wish.version {
+        Ok(wanted) => wanted,
+        Err(refusal) => return Some(refusal.clone().into()),
+    };
+    let known = addresses::ips(&addresses::known(Some(wanted), policy, observed));
     if let Err(refusal) = admit(wanted, policy, &known) {
-        return Some(Fault {
-            field: refusal.field,
-            why: Reason::new(refusal.reason, refusal.message),
-        });
+        return Some(refusal.into());
     }
     let rejection = observed.rejection.as_ref()?;
-    if rejection.generation != generation || rejection.until <= now.instant {
+    if rejection.generation != wish.generation || rejection.until <= now.instant {
         return None;
     }
     plan.revisit_at(rejection.until);
@@ -149,25 +189,24 @@ fn fault(
 }
 
 /// The version to plan for: the wanted one, or where that is refused the one on record. Where the endpoints are is always
-/// taken from the wanted one, for that is not what is refused.
-fn effective<'a>(
-    wanted: &'a Service,
-    refused: bool,
-    observed: &Observed,
-) -> Option<Cow<'a, Service>> {
-    if !refused {
+/// taken from the tenant's word, for that is not what is refused.
+fn effective<'a>(wish: &Wish<'a>, refused: bool, observed: &Observed) -> Option<Cow<'a, Service>> {
+    if let (Ok(wanted), false) = (wish.version, refused) {
         return Some(Cow::Borrowed(wanted));
     }
     let record = observed.record.as_ref()?;
-    let service = record::service(&record.object.spec, wanted.local_nodes.clone())?;
+    let local_nodes = wish.local_nodes.cloned().unwrap_or_default();
+    let service = record::service(&record.object.spec, local_nodes)?;
     Some(Cow::Owned(service))
 }
 
-/// What the tenant is told: of what the allocator gives, that which belongs to the load balancer.
+/// What the tenant is told: of what the allocator gives, that which belongs to the load balancer. The address of a Service
+/// that is being deleted may be anybody's in the next moment.
 fn relayed(known: &[Ingress], observed: &Observed) -> Vec<Ingress> {
     observed
         .service
         .iter()
+        .filter(|seen| !seen.deleting)
         .flat_map(|seen| &seen.object.ingress)
         .filter(|given| known.contains(given))
         .cloned()

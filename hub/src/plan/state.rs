@@ -25,6 +25,7 @@ pub(super) fn of(
     desired: &ServiceShape,
     seen: &Seen<ObservedService>,
     has_nodes: bool,
+    without_backends: Option<Reason>,
     observed: &Observed,
     now: Now,
 ) -> State {
@@ -46,6 +47,9 @@ pub(super) fn of(
     }
     if !has_nodes {
         return State::Waiting(no_node_addresses(service));
+    }
+    if let Some(why) = without_backends {
+        return State::Waiting(why);
     }
     State::Serving
 }

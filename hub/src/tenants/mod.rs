@@ -8,17 +8,17 @@ mod tests;
 mod turns;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use berth_common::{
     identity::TenantName,
-    model::{Answer, Generation, ServiceKey},
+    model::{Answer, Generation, Service, ServiceKey},
     session::{
         ProtocolError,
         held::{Held, Nodes, Wanted},
@@ -40,8 +40,13 @@ pub const SNAPSHOTS: usize = 64;
 pub struct Admission {
     /// The operator has suspended the tenant: no session, everything stays as it is.
     pub suspended: bool,
-    /// The cluster that was bound to this identity by its first session.
+    /// The cluster that the identity is bound to.
     pub cluster_uid: Option<String>,
+    /// The cluster that held the identity until an operator cleared the binding: it is let in while nobody else holds the
+    /// identity, and does not take it again.
+    pub former_cluster: Option<String>,
+    /// Which version of the object says so.
+    pub version: u64,
 }
 
 /// Why a session may not be.
@@ -60,7 +65,8 @@ pub enum Refused {
     /// Another cluster came first.
     #[error(
         "identity {tenant} already belongs to the cluster with UID {bound}; this one is {other}: \
-         give every cluster a certificate of its own, or clear status.clusterUID of the Tenant to rebind it"
+         give every cluster a certificate of its own; or, where this one takes the other's place, \
+         run `berth-hub tenant rebind {tenant} --to {other}`"
     )]
     OtherCluster {
         /// Whose identity it is.
@@ -70,6 +76,20 @@ pub enum Refused {
         /// The cluster that wants it.
         other: String,
     },
+    /// The agent does not know its cluster yet, and a session of one that is known is live: it may be another's.
+    #[error(
+        "this agent cannot tell yet which cluster it is in, and {tenant} has a session of the cluster with UID {holder}: \
+         come back when the cluster's API server answers"
+    )]
+    ClusterUnknown {
+        /// Whose identity it is.
+        tenant: TenantName,
+        /// The cluster of the live session.
+        holder: String,
+    },
+    /// This hub is on its way out; whoever it has told to leave must not come back to it.
+    #[error("this hub is leaving; come back")]
+    Leaving,
 }
 
 impl Refused {
@@ -79,6 +99,8 @@ impl Refused {
             Self::Unknown(_) => "unknown_tenant",
             Self::Suspended(_) => "suspended",
             Self::OtherCluster { .. } => "other_cluster",
+            Self::ClusterUnknown { .. } => "unknown_cluster",
+            Self::Leaving => "leaving",
         }
     }
 }
@@ -94,6 +116,11 @@ pub trait Marks: Send + Sync {
     fn service(&self, tenant: &TenantName, key: &ServiceKey);
     /// Everything that is observed of a tenant in the management cluster.
     fn observed(&self, tenant: &TenantName);
+    /// What that is now. Whatever of it a tenant does not want is missed as soon as its state is whole, all at once: found
+    /// one by one, the first would be too few for the brake.
+    fn keys(&self, _tenant: &TenantName) -> Vec<ServiceKey> {
+        Vec::new()
+    }
 }
 
 /// How a tenant stands, for its status and for metrics.
@@ -103,12 +130,16 @@ pub struct Standing {
     pub connected: bool,
     /// The agent's release, of the latest session.
     pub agent_version: Option<String>,
-    /// The cluster of the latest session.
-    pub cluster_uid: Option<String>,
+    /// The cluster of the live session, where it takes the identity and the `Tenant` object does not say so yet.
+    pub claim: Option<String>,
+    /// Whether the tenant has told its whole state to this process. Before, nothing is known to be absent.
+    pub complete: bool,
     /// Services that the tenant wants.
     pub services: usize,
     /// Services that were missed without being deleted.
     pub absent: usize,
+    /// How many of the absent the brake holds now.
+    pub held: usize,
     /// Why the agent cannot read its cluster, if so.
     pub unsynced: Option<String>,
 }
@@ -124,6 +155,7 @@ pub struct Tenants {
     turns: Mutex<Turns<TenantName>>,
     turn_gauges: TurnGauges,
     changed: tokio::sync::Notify,
+    leaving: AtomicBool,
 }
 
 impl Tenants {
@@ -139,6 +171,7 @@ impl Tenants {
             marks,
             limits,
             changed: tokio::sync::Notify::new(),
+            leaving: AtomicBool::new(false),
         }
     }
 
@@ -154,22 +187,52 @@ impl Tenants {
         &self.turn_gauges
     }
 
-    /// What the `Tenant` objects say, all of them. A tenant that lost its admission loses its session.
-    pub fn admit(&self, admissions: BTreeMap<TenantName, Admission>) {
-        *write(&self.admissions) = admissions.clone();
+    /// What the `Tenant` objects say, all of them. A tenant that lost its admission loses its session, and so does a
+    /// cluster that the identity was taken from in favour of another.
+    pub fn admit(&self, mut admissions: BTreeMap<TenantName, Admission>) {
+        {
+            let mut known = write(&self.admissions);
+            for (name, admission) in &mut admissions {
+                // A binding that was cleared by hand, without a word of whose it was.
+                if let (None, None, Some(before)) = (
+                    &admission.cluster_uid,
+                    &admission.former_cluster,
+                    known.get(name),
+                ) {
+                    let former = before.cluster_uid.as_ref();
+                    admission.former_cluster = former.or(before.former_cluster.as_ref()).cloned();
+                }
+            }
+            known.clone_from(&admissions);
+        }
         for (name, state) in read(&self.tenants).iter() {
-            let ending = match admissions.get(name) {
-                None => Ending::Refused(Refused::Unknown(name.clone())),
-                Some(a) if a.suspended => Ending::Refused(Refused::Suspended(name.clone())),
-                Some(_) => continue,
-            };
-            lock(state).end(ending);
+            let mut state = lock(state);
+            match admissions.get(name) {
+                None => state.end(Ending::Refused(Refused::Unknown(name.clone()))),
+                Some(a) if a.suspended => {
+                    state.end(Ending::Refused(Refused::Suspended(name.clone())));
+                }
+                Some(admission) => state.rebind(name, admission),
+            }
         }
         self.changed.notify_waiters();
     }
 
+    /// The `Tenant` object says since this version of it that the identity is bound to the cluster that claimed it.
+    pub fn recorded(&self, tenant: &TenantName, cluster: &str, version: u64) {
+        self.with(tenant, |state| state.recorded(cluster, version));
+    }
+
+    /// Takes no session any more: agents that were told to leave would come back before the last has gone.
+    pub fn leave(&self) {
+        self.leaving.store(true, Ordering::Relaxed);
+    }
+
     /// Whether a tenant may have a session at all.
     pub fn check(&self, tenant: &TenantName) -> Result<(), Refused> {
+        if self.leaving.load(Ordering::Relaxed) {
+            return Err(Refused::Leaving);
+        }
         match read(&self.admissions).get(tenant) {
             None => Err(Refused::Unknown(tenant.clone())),
             Some(a) if a.suspended => Err(Refused::Suspended(tenant.clone())),
@@ -197,25 +260,49 @@ impl Tenants {
             .unwrap_or((Wanted::Unknown, Nodes::default()))
     }
 
-    /// A load balancer was found that the tenant does not want and did not delete.
-    pub fn miss(&self, tenant: &TenantName, key: &ServiceKey) {
-        let news = self.with(tenant, |state| {
+    /// A load balancer was found that the tenant does not want and did not delete. Returns since when it is missed; `None`:
+    /// it is wanted again.
+    pub fn miss(&self, tenant: &TenantName, key: &ServiceKey, now: Instant) -> Option<Instant> {
+        let (since, news) = self.with(tenant, |state| {
             let before = state.held.absent();
-            state.held.miss(key);
-            state.held.absent() != before
-        });
-        if news == Some(true) {
+            let since = state.held.miss(key, now);
+            (since, state.held.absent() != before)
+        })?;
+        if news {
             self.changed.notify_waiters();
         }
+        since
     }
 
-    /// Of a tenant's load balancers, how many are missed without having been deleted, and how many there are with them.
+    /// Of a tenant's load balancers, how many are missed without having been deleted or released, and how many there are
+    /// with them.
     pub fn missed(&self, tenant: &TenantName) -> (usize, usize) {
-        self.with(tenant, |state| {
-            let absent = state.held.absent();
-            (absent, absent + state.held.services())
-        })
-        .unwrap_or_default()
+        self.with(tenant, |state| state.missed())
+            .unwrap_or_default()
+    }
+
+    /// Whether the brake holds the deletion of a load balancer that is absent.
+    pub fn holds(&self, tenant: &TenantName, key: &ServiceKey) -> bool {
+        self.with(tenant, |state| state.holds(key))
+            .unwrap_or_default()
+    }
+
+    /// What the brake holds of a tenant now: nothing while it does not hold.
+    pub fn held(&self, tenant: &TenantName) -> BTreeSet<ServiceKey> {
+        self.with(tenant, |state| state.all_held())
+            .unwrap_or_default()
+    }
+
+    /// An operator lets these go. It is for this absence only: what comes back, or is missed later, is held again.
+    pub fn release(&self, tenant: &TenantName, keys: BTreeSet<ServiceKey>) -> usize {
+        let released = self
+            .with(tenant, |state| state.release(keys))
+            .unwrap_or_default();
+        for key in &released {
+            self.marks.service(tenant, key);
+        }
+        self.changed.notify_waiters();
+        released.len()
     }
 
     /// What became of a Service. It reaches the live session, if any, and every later one until it is overtaken.
@@ -227,6 +314,26 @@ impl Tenants {
     pub fn gone(&self, tenant: &TenantName, key: &ServiceKey) {
         self.with(tenant, |state| state.gone(key));
         self.changed.notify_waiters();
+    }
+
+    /// All Services that a tenant wants, and its nodes.
+    pub fn services(&self, tenant: &TenantName) -> (Vec<Arc<Service>>, Nodes) {
+        self.with(tenant, |state| {
+            let held = &state.held;
+            let service = |key| match held.wanted(key) {
+                Wanted::Present(_, service)
+                | Wanted::Unreadable {
+                    last: Some(service),
+                    ..
+                } => Some(service),
+                _ => None,
+            };
+            (
+                held.service_keys().filter_map(service).collect(),
+                held.nodes(),
+            )
+        })
+        .unwrap_or_default()
     }
 
     /// How every tenant that was heard of stands.
@@ -257,10 +364,10 @@ impl Tenants {
         }
     }
 
-    /// How long a fleet of the present size should spread its return: a handshake costs the hub about half a
-    /// millisecond of one core.
+    /// How long the fleet should spread its return: a handshake costs the hub about half a millisecond of one core. The fleet
+    /// is everybody who may come, for right after a start nobody has.
     fn reconnect_spread(&self) -> Duration {
-        let fleet = u32::try_from(read(&self.tenants).len()).unwrap_or(u32::MAX);
+        let fleet = u32::try_from(read(&self.admissions).len()).unwrap_or(u32::MAX);
         (Duration::from_millis(1) * fleet)
             .clamp(Duration::from_millis(100), Duration::from_secs(10))
     }
@@ -303,26 +410,39 @@ impl Tenants {
         }
     }
 
+    /// Whether a session of this cluster may be, and whether the identity becomes this cluster's with it.
     fn accept(
         &self,
         tenant: &TenantName,
         greeting: &Greeting,
-        state: &mut State,
-    ) -> Result<(), Refused> {
-        let admissions = read(&self.admissions);
-        let bound = admissions
-            .get(tenant)
-            .and_then(|a| a.cluster_uid.clone())
-            .or_else(|| state.cluster_uid.clone().filter(|_| state.is_live()));
-        match bound {
-            Some(bound) if !greeting.cluster_uid.is_empty() && bound != greeting.cluster_uid => {
-                Err(Refused::OtherCluster {
+        state: &State,
+    ) -> Result<bool, Refused> {
+        let uid = &greeting.cluster_uid;
+        if uid.is_empty() {
+            return match state.live_cluster() {
+                Some(holder) => Err(Refused::ClusterUnknown {
                     tenant: tenant.clone(),
-                    bound,
-                    other: greeting.cluster_uid.clone(),
-                })
+                    holder: holder.to_owned(),
+                }),
+                None => Ok(false),
+            };
+        }
+        let admissions = read(&self.admissions);
+        let admission = admissions.get(tenant);
+        let bound = admission
+            .and_then(|a| a.cluster_uid.as_deref())
+            .or_else(|| state.claimed_by());
+        match bound {
+            Some(bound) if bound != uid => Err(Refused::OtherCluster {
+                tenant: tenant.clone(),
+                bound: bound.to_owned(),
+                other: uid.clone(),
+            }),
+            _ => {
+                let is_said = admission.is_some_and(|a| a.cluster_uid.is_some());
+                let is_former = admission.is_some_and(|a| a.former_cluster.as_deref() == Some(uid));
+                Ok(!is_said && !is_former)
             }
-            _ => Ok(()),
         }
     }
 
@@ -400,9 +520,15 @@ fn refused_lines(
 fn mark(
     marks: &dyn Marks,
     tenant: &TenantName,
-    held: &Held,
+    held: &mut Held,
     touched: &berth_common::session::held::Touched,
+    now: Instant,
 ) {
+    if touched.completed {
+        for key in marks.keys(tenant) {
+            held.miss(&key, now);
+        }
+    }
     if touched.nodes {
         for key in held.service_keys() {
             marks.service(tenant, key);

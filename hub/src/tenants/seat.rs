@@ -2,24 +2,28 @@
 //! newest: that is the fence.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use berth_common::{
     identity::TenantName,
-    model::{Answer, Generation, Key, Outcome, Reason, ServiceKey},
+    model::{Answer, Generation, Key, ServiceKey},
     session::{
-        ProtocolError,
+        HEARTBEAT, ProtocolError,
         held::Held,
         hub::{HubSession, Limits, TurnNews},
     },
+    wire::{Refusal, key_from_wire},
 };
 use berth_wire::v1;
 use tokio::sync::Notify;
 
-use super::{Fenced, Heard, Refused, Rejected, Standing, Tenants, lock, mark, refused_lines};
+use super::{
+    Admission, Fenced, Heard, Refused, Rejected, Standing, Tenants, lock, mark, refused_lines,
+};
+use crate::plan::brake;
 
 /// Why a session ends from the hub's side.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +51,8 @@ pub enum Next {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) held: Held,
-    pub(super) cluster_uid: Option<String>,
+    /// What is absent and may go although the brake would hold it.
+    released: BTreeSet<ServiceKey>,
     agent_version: Option<String>,
     unsynced: Option<String>,
     /// The latest answer about each Service, told again to every new session.
@@ -59,22 +64,129 @@ pub(super) struct State {
 
 struct Live {
     session: HubSession,
+    /// Empty while the agent does not know it.
+    cluster_uid: String,
+    /// The identity becomes this cluster's with this session. None where it is the cluster's already, or was taken from it.
+    claim: Option<Claim>,
     ending: Option<Ending>,
     wake: Arc<Notify>,
 }
 
+/// Ends when the `Tenant` object is seen to say it, or to have said it and to say it no more.
+enum Claim {
+    /// To be written.
+    Open,
+    /// Written, with this version of the object.
+    Recorded(u64),
+}
+
 impl State {
     pub(super) fn is_live(&self) -> bool {
-        self.live.as_ref().is_some_and(|live| live.ending.is_none())
+        self.present().is_some()
+    }
+
+    fn present(&self) -> Option<&Live> {
+        self.live.as_ref().filter(|live| live.ending.is_none())
+    }
+
+    /// The cluster of the live session, where it is known.
+    pub(super) fn live_cluster(&self) -> Option<&str> {
+        self.present()
+            .map(|live| live.cluster_uid.as_str())
+            .filter(|uid| !uid.is_empty())
+    }
+
+    /// The cluster that takes the identity with its live session.
+    pub(super) fn claimed_by(&self) -> Option<&str> {
+        self.present()
+            .filter(|live| live.claim.is_some())
+            .map(|live| live.cluster_uid.as_str())
+    }
+
+    pub(super) fn recorded(&mut self, cluster: &str, version: u64) {
+        if let Some(live) = &mut self.live
+            && live.cluster_uid == cluster
+            && let Some(claim) = &mut live.claim
+        {
+            *claim = Claim::Recorded(version);
+        }
+    }
+
+    /// What the `Tenant` object says of the binding, for the session that is live.
+    pub(super) fn rebind(&mut self, name: &TenantName, admission: &Admission) {
+        let Some(live) = &mut self.live else { return };
+        match &admission.cluster_uid {
+            Some(bound) => {
+                live.claim = None;
+                if !live.cluster_uid.is_empty() && live.cluster_uid != *bound {
+                    let ending = Ending::Refused(Refused::OtherCluster {
+                        tenant: name.clone(),
+                        bound: bound.clone(),
+                        other: live.cluster_uid.clone(),
+                    });
+                    self.end(ending);
+                }
+            }
+            // It was written and is not there any more. An older version only does not know yet.
+            None => {
+                if matches!(live.claim, Some(Claim::Recorded(version)) if version <= admission.version)
+                {
+                    live.claim = None;
+                }
+            }
+        }
+    }
+
+    /// How many are absent without having been released, and how many there are with them.
+    pub(super) fn missed(&self) -> (usize, usize) {
+        let absent = self.held.absent().saturating_sub(self.released.len());
+        (absent, absent + self.held.services())
+    }
+
+    fn brakes(&self) -> bool {
+        let (absent, total) = self.missed();
+        brake(absent, total)
+    }
+
+    pub(super) fn holds(&self, key: &ServiceKey) -> bool {
+        self.brakes() && !self.released.contains(key)
+    }
+
+    pub(super) fn all_held(&self) -> BTreeSet<ServiceKey> {
+        if !self.brakes() {
+            return BTreeSet::new();
+        }
+        let absent = self.held.absent_keys();
+        absent
+            .filter(|key| !self.released.contains(*key))
+            .cloned()
+            .collect()
+    }
+
+    /// Returns those that are absent still.
+    pub(super) fn release(&mut self, keys: BTreeSet<ServiceKey>) -> BTreeSet<ServiceKey> {
+        let absent: BTreeSet<ServiceKey> = self
+            .held
+            .absent_keys()
+            .filter(|key| keys.contains(*key))
+            .cloned()
+            .collect();
+        self.released.extend(absent.iter().cloned());
+        absent
     }
 
     pub(super) fn standing(&self) -> Standing {
         Standing {
             connected: self.is_live(),
             agent_version: self.agent_version.clone(),
-            cluster_uid: self.cluster_uid.clone(),
+            claim: self
+                .present()
+                .filter(|live| matches!(live.claim, Some(Claim::Open)))
+                .map(|live| live.cluster_uid.clone()),
+            complete: self.held.is_complete(),
             services: self.held.services(),
             absent: self.held.absent(),
+            held: if self.brakes() { self.missed().0 } else { 0 },
             unsynced: self.unsynced.clone(),
         }
     }
@@ -117,6 +229,7 @@ impl State {
     pub(super) fn gone(&mut self, key: &ServiceKey) {
         // Also of one that was missed: its address may be somebody else's by the time a session would be told.
         self.answers.remove(key);
+        self.released.remove(key);
         let Some(generation) = self.held.gone(key) else {
             return;
         };
@@ -127,27 +240,14 @@ impl State {
         }
     }
 
-    /// Answers what could not be read, with the addresses that an earlier version still has.
-    fn refuse(&mut self, refused: Vec<(Option<v1::Key>, Generation, berth_common::wire::Refusal)>) {
+    /// Answers what could not be read and is not planned for: nodes, and keys that are none. A Service's refusal is the
+    /// planner's to tell, which knows the addresses that an earlier version still has.
+    fn refuse(&mut self, refused: Vec<(Option<v1::Key>, Generation, Refusal)>) {
         let Some(live) = &mut self.live else { return };
         for (key, generation, refusal) in refused {
-            let earlier = key
-                .as_ref()
-                .map(|k| ServiceKey::new(k.namespace.clone(), k.name.clone()))
-                .and_then(|k| self.answers.get(&k).map(|a| (k, a.ingress.clone())));
-            match earlier {
-                Some((key, ingress)) => {
-                    let answer = Answer {
-                        generation,
-                        outcome: Outcome::Refused {
-                            field: refusal.field,
-                            why: Reason::new(refusal.reason, refusal.message),
-                        },
-                        ingress,
-                    };
-                    live.session.answer(&Key::Service(key), &answer);
-                }
-                None => live.session.refuse(key, generation, &refusal),
+            let read = key.as_ref().map(key_from_wire);
+            if !matches!(read, Some(Ok(Key::Service(_)))) {
+                live.session.refuse(key, generation, &refusal);
             }
         }
         live.wake.notify_one();
@@ -177,7 +277,8 @@ impl Seat {
     ) -> Self {
         let session = HubSession::new(number, limits, now);
         Self {
-            deadline: session.deadline(),
+            // Hello comes with the stream: who waits for it does so no longer than for a heartbeat.
+            deadline: now + HEARTBEAT,
             tenants,
             tenant,
             state,
@@ -222,13 +323,20 @@ impl Seat {
         mark(
             &*self.tenants.marks,
             &self.tenant,
-            &state.held,
+            &mut state.held,
             &taken.touched,
+            now,
         );
         // What the tenant wants again, or no more, has no answer until it was planned.
         for key in &taken.touched.services {
+            state.released.remove(key);
             if state.held.is_deleting(key) {
                 state.answers.remove(key);
+            } else if let Some(answer) = state.answers.get(key)
+                && state.held.generation(key) == Some(answer.generation)
+            {
+                // The same version once more: the agent may have let go of what it was answered when it first told it.
+                live.session.answer(&Key::Service(key.clone()), answer);
             }
         }
         if let Some(source) = &taken.source {
@@ -266,7 +374,7 @@ impl Seat {
             .greeting
             .ok_or(ProtocolError::OutOfTurn("a message before Hello"))?;
         self.tenants.check(&self.tenant)?;
-        self.tenants.accept(&self.tenant, &greeting, state)?;
+        let claims = self.tenants.accept(&self.tenant, &greeting, state)?;
         // Also when the newer session has gone again: a Hello may come late.
         if state.newest > self.number {
             return Err(Fenced.into());
@@ -281,16 +389,21 @@ impl Seat {
         let older = state.live.as_ref().map(|live| live.session.number());
         state.live = Some(Live {
             session,
+            cluster_uid: greeting.cluster_uid.clone(),
+            claim: claims.then_some(Claim::Open),
             ending: None,
             wake: self.wake.clone(),
         });
         state.agent_version = Some(greeting.agent_version.clone());
         state.unsynced =
             (!greeting.synced).then(|| "the agent has not read its cluster yet".into());
-        if !greeting.cluster_uid.is_empty() {
-            state.cluster_uid = Some(greeting.cluster_uid.clone());
-        }
-        mark(&*self.tenants.marks, &self.tenant, &state.held, &touched);
+        mark(
+            &*self.tenants.marks,
+            &self.tenant,
+            &mut state.held,
+            &touched,
+            now,
+        );
         self.wake.notify_one();
         self.tenants.changed.notify_waiters();
         let heard = Heard {

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use berth_common::{
@@ -19,7 +19,10 @@ use berth_common::{
     },
 };
 
-use super::{Admission, Ending, Marks, Next, Refused, Rejected, Seat, Tenants};
+use super::{Admission, Ending, Marks, Next, Refused, Rejected, Seat, Standing, Tenants};
+
+mod binding;
+mod brake;
 
 #[derive(Default)]
 struct Recorder(Mutex<Vec<String>>);
@@ -253,6 +256,88 @@ fn hostile_25_a_hello_that_comes_after_a_newer_session_has_come_and_gone_is_fenc
 }
 
 #[test]
+fn the_refusal_of_an_unreadable_version_stays_with_what_is_held() {
+    let (tenants, marks) = hub(&[("acme", Admission::default())]);
+    let key = ServiceKey::new("default", "backend");
+    let Body::Service(good) = service() else {
+        panic!()
+    };
+    let bad = Service {
+        ports: Vec::new(),
+        ..good.clone()
+    };
+    let mut agent = agent("c");
+    for service in [&good, &bad] {
+        agent.upsert(Key::Service(key.clone()), Body::Service(service.clone()));
+        let seat = connect(&tenants, &mut agent);
+        talk(&mut agent, &seat).unwrap();
+    }
+    let generation = agent.generation(&Key::Service(key.clone())).unwrap();
+    let Wanted::Unreadable {
+        generation: told,
+        last: Some(last),
+        ..
+    } = tenants.wanted(&acme(), &key).0
+    else {
+        panic!()
+    };
+    assert_eq!((told, &*last), (generation, &good));
+    let planned = marks.0.lock().unwrap().last().cloned();
+    assert_eq!(
+        planned.as_deref(),
+        Some("acme:default/backend"),
+        "and so it is told"
+    );
+}
+
+#[test]
+fn absence_counts_from_when_it_was_noticed() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let mut agent = agent("c");
+    let key = ServiceKey::new("default", "backend");
+    agent.upsert(Key::Service(key.clone()), service());
+    let seat = connect(&tenants, &mut agent);
+    talk(&mut agent, &seat).unwrap();
+    let other = ServiceKey::new("default", "other");
+    let noticed = Instant::now() + Duration::from_secs(600);
+    assert_eq!(tenants.miss(&acme(), &other, noticed), Some(noticed));
+    assert_eq!(
+        tenants.miss(&acme(), &other, noticed + Duration::from_secs(1)),
+        Some(noticed)
+    );
+    // What went and has come again, whoever brought it, is noticed anew.
+    tenants.gone(&acme(), &other);
+    let again = noticed + Duration::from_secs(600);
+    assert_eq!(tenants.miss(&acme(), &other, again), Some(again));
+    assert_eq!(tenants.miss(&acme(), &key, again), None, "it is there");
+}
+
+#[test]
+fn a_version_that_is_told_again_is_answered_again() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let mut agent = agent("c");
+    let key = ServiceKey::new("default", "backend");
+    agent.upsert(Key::Service(key.clone()), service());
+    let seat = connect(&tenants, &mut agent);
+    talk(&mut agent, &seat).unwrap();
+    let answer = Answer {
+        generation: agent.generation(&Key::Service(key.clone())).unwrap(),
+        outcome: Outcome::Programmed,
+        ingress: Vec::new(),
+    };
+    tenants.answer(&acme(), &key, answer.clone());
+    talk(&mut agent, &seat).unwrap();
+    // Gone and come back between two looks: the planner will have nothing new to say.
+    agent.forget(&Key::Service(key.clone()));
+    agent.upsert(Key::Service(key.clone()), service());
+    let events = talk(&mut agent, &seat).unwrap();
+    assert!(
+        events.contains(&Event::Answer(Key::Service(key), answer)),
+        "{events:?}"
+    );
+}
+
+#[test]
 fn what_was_missed_and_went_is_told_to_no_later_session() {
     let (tenants, _) = hub(&[("acme", Admission::default())]);
     let mut agent = agent("c");
@@ -407,5 +492,75 @@ fn rule_9_the_turn_of_a_session_that_ends_goes_to_the_next_however_it_ends() {
         assert_eq!(services(&tenants, "next"), 1, "fenced {fenced}");
         assert_eq!(tenants.turn_gauges().taken.get(), 0);
         drop(next_seat);
+    }
+}
+
+/// Seen in the shells: an answer counts as told once, but an agent that did not want the Service at that time ignored it.
+#[test]
+fn what_is_told_again_is_answered_again() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let key = ServiceKey::new("default", "web");
+    let wire = Key::Service(key.clone());
+    let programmed = |agent: &AgentSession| Answer {
+        generation: agent.generation(&wire).unwrap(),
+        outcome: Outcome::Programmed,
+        ingress: vec![Ingress::Ip([192, 0, 2, 1].into())],
+    };
+    let mut first = agent("c");
+    first.upsert(wire.clone(), service());
+    let seat = connect(&tenants, &mut first);
+    talk(&mut first, &seat).unwrap();
+    let answer = programmed(&first);
+    tenants.answer(&acme(), &key, answer.clone());
+    assert!(
+        talk(&mut first, &seat)
+            .unwrap()
+            .contains(&Event::Answer(wire.clone(), answer.clone()))
+    );
+
+    // A re-read came without it, and the next one with it.
+    first.forget(&wire);
+    talk(&mut first, &seat).unwrap();
+    first.upsert(wire.clone(), service());
+    assert_eq!(programmed(&first), answer);
+    assert!(
+        talk(&mut first, &seat)
+            .unwrap()
+            .contains(&Event::Answer(wire.clone(), answer.clone()))
+    );
+
+    // A process that opened its session before it had read its cluster.
+    drop(seat);
+    let mut second = AgentSession::new(AgentInfo {
+        version: "0.1.0".into(),
+        instance_id: "j".into(),
+    });
+    let seat = connect(&tenants, &mut second);
+    talk(&mut second, &seat).unwrap();
+    second.upsert(wire.clone(), service());
+    let _ = second.set_source(Source::Synced {
+        cluster_uid: "c".into(),
+    });
+    let events = talk(&mut second, &seat);
+    assert!(events.unwrap().contains(&Event::Answer(wire, answer)));
+}
+
+#[test]
+fn rule_11_the_return_that_welcome_asks_for_grows_with_the_fleet() {
+    for (fleet, milliseconds) in [(1, 100), (1_000, 1_000), (5_000, 5_000), (50_000, 10_000)] {
+        let (tenants, _) = hub(&[]);
+        let name = |n: usize| TenantName::parse(&format!("t-{n}")).unwrap();
+        let others = (1..fleet).map(|n| (name(n), Admission::default()));
+        tenants.admit(others.chain([(acme(), Admission::default())]).collect());
+        let mut agent = agent("c");
+        let seat = connect(&tenants, &mut agent);
+        let events = talk(&mut agent, &seat).unwrap();
+        let told = events.iter().find_map(|event| match event {
+            Event::Welcomed {
+                reconnect_spread, ..
+            } => Some(reconnect_spread.as_millis()),
+            _ => None,
+        });
+        assert_eq!(told, Some(milliseconds), "a fleet of {fleet}");
     }
 }

@@ -126,6 +126,14 @@ impl Program {
         Ok(command.output().await?.told())
     }
 
+    /// A process of the caller's own on its host, not yet started: one of this project's programs with these arguments.
+    #[must_use]
+    pub fn beside(&self, name: &str, program: &str, arguments: &[&str]) -> Process {
+        let program = self.site.program(program);
+        let argv = std::iter::once(program.as_str()).chain(arguments.iter().copied());
+        self.site.process(name, argv).netns(self.netns)
+    }
+
     /// The same with more arguments, under the same name: only one of the two can run.
     #[must_use]
     pub(crate) fn with(&self, arguments: &[&str]) -> Self {

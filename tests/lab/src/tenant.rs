@@ -45,9 +45,12 @@ impl Tenant {
         cluster: Arc<Cluster>,
     ) -> Result<Self> {
         let name = cluster.name();
+        // Nodes in name only are not to be knocked at: nobody would answer, or somebody else on the machine's network.
+        let real = cluster.site.has_packets() && Node::of(name).next().is_some();
+        let mode = if real { "KubeProxy" } else { "None" };
         management
             .apply(&format!(
-                "apiVersion: berth.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: {name}}}\nspec: {{}}\n"
+                "apiVersion: berth.dev/v1alpha1\nkind: Tenant\nmetadata: {{name: {name}}}\nspec: {{healthCheck: {{mode: {mode}}}}}\n"
             ))
             .await?;
         let certificate = hub.tenant_certificate(name).await?;

@@ -122,12 +122,3 @@ pub(crate) fn service_body(uid: u64, version: Version) -> Body {
         requested_ips: Vec::new(),
     })
 }
-
-/// The count in a Service's UID.
-pub(crate) fn uid_number(service: &Service) -> u64 {
-    service
-        .uid
-        .strip_prefix('u')
-        .and_then(|n| n.parse().ok())
-        .unwrap_or(0)
-}

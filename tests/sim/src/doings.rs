@@ -8,7 +8,6 @@ use berth_hub::objects::Id;
 use crate::{
     agent::{Agent, AgentId, Removed},
     cluster::{Cluster, TenantService, service_body, service_key},
-    excuse::Finding,
     executor::{slot, watch_index},
     net::Conn,
     op::{Cut, KEYS, Kind, NODES, Op, Version},
@@ -146,8 +145,7 @@ impl World {
             }
             Op::AllocatorAmnesia => {
                 let now = self.now;
-                let pin_counts = !self.ledger.is_excused(Finding::PinIgnored);
-                for id in self.management.forget_allocations(pin_counts, now) {
+                for id in self.management.forget_allocations(now) {
                     self.ledger.tampered(&id);
                 }
                 self.dirty = true;
@@ -203,7 +201,7 @@ impl World {
         self.ledger.truth(t, k, there, self.now);
         if let Some((uid, version)) = version {
             let generation = generation_of(&service_body(uid, version));
-            self.ledger.born(t, k, version, generation);
+            self.ledger.born(t, k, uid, generation);
         }
     }
 
@@ -582,8 +580,7 @@ impl World {
             kept.extend(objects.recorded());
             before.is_subset(&kept)
         });
-        let forgets = kind == Kind::Record && self.ledger.is_excused(Finding::PinIgnored);
-        if !safe || forgets {
+        if !safe {
             self.ledger.tampered(&id);
         }
         self.dirty = true;

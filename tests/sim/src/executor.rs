@@ -1,7 +1,7 @@
 //! The hub's executor and watches, as events: the same rounds of planning and writing as in `berth_hub::execute`, around the
 //! real queue, cache and planner, with every await a moment at which anything else may happen.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use berth_common::{
     model::{Generation, Reason},
@@ -9,7 +9,7 @@ use berth_common::{
 };
 use berth_hub::{
     objects::{Id, Kind},
-    observe::{Cache, Object, Slot},
+    observe::{Object, Slot},
     plan::{
         Action, Allocator, Now, Observed, Plan, Policy, REJECTION_STANDS, Rejection, Want, Write,
         brake, plan,
@@ -19,9 +19,8 @@ use berth_hub::{
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
-    excuse::Finding,
     hub::{Hub, Run},
-    ledger::Violation,
+    ledger::{FENCED, Violation, broken},
     management::{Reply, Report},
     mutation::Mutation,
     world::{Event, KINDS, World},
@@ -95,7 +94,6 @@ impl World {
         objects: Vec<(Id, Object)>,
     ) {
         if let Some(hub) = self.hub.as_mut().filter(|hub| hub.epoch == epoch) {
-            hub.listed_at[kind] = started;
             for id in hub.cache.listed(KINDS[kind], objects, started) {
                 hub.queue().add(&id);
             }
@@ -108,11 +106,7 @@ impl World {
         };
         let changed = match report {
             Report::Is(object) => hub.cache.reported(id, dated(object, self.now)),
-            Report::Gone(slot, uid) => {
-                let changed = hub.cache.reported_gone(id, slot, &uid);
-                hub.told_gone.insert(uid);
-                changed
-            }
+            Report::Gone(slot, uid, version) => hub.cache.reported_gone(id, slot, &uid, version),
         };
         if changed {
             hub.queue().add(id);
@@ -186,6 +180,7 @@ impl World {
                     failed: false,
                     sent: self.now,
                     generation: None,
+                    want: None,
                 },
             );
             self.plan_round(id)?;
@@ -199,7 +194,9 @@ impl World {
         };
         let want = want(hub, &id, brake_works, self.mutation, self.now);
         let generation = match &want {
-            Want::Present { generation, .. } => Some(*generation),
+            Want::Present { generation, .. } | Want::Unreadable { generation, .. } => {
+                Some(*generation)
+            }
             Want::Deleted | Want::Absent { .. } | Want::Unknown => None,
         };
         let now = Now {
@@ -212,6 +209,7 @@ impl World {
         if let Some(run) = hub.runs.get_mut(&id) {
             run.rounds += 1;
             run.generation = generation;
+            run.want = Some(want.clone());
         }
         let epoch = hub.epoch;
         bend(&mut planned, &want, &observed, self.mutation);
@@ -220,7 +218,6 @@ impl World {
         self.stats.effect("plan");
         if matches!(want, Want::Absent { held: true, .. }) {
             self.stats.effect("deletion held by the brake");
-            self.ledger.held(&id);
         }
         self.note(|_| {
             let actions: Vec<_> = planned
@@ -262,6 +259,7 @@ impl World {
         plan: Plan,
         generation: Option<Generation>,
     ) -> Result<(), Violation> {
+        let brake_works = !self.is_released(&id);
         let Some(hub) = self.hub.as_mut().filter(|hub| hub.epoch == epoch) else {
             return Ok(());
         };
@@ -284,6 +282,24 @@ impl World {
             hub.runs.remove(&id);
             hub.queue().done(&id, Done::Settled(plan.revisit), self.now);
             return Ok(());
+        }
+        let planned = hub.runs.get(&id).and_then(|run| run.want.clone());
+        let wants = want(hub, &id, brake_works, self.mutation, self.now);
+        if self.mutation != Some(Mutation::OvertakenPlan)
+            && planned.is_some_and(|planned| !wants.is(&planned))
+        {
+            self.stats.effect("plan overtaken");
+            return self.plan_round(id);
+        }
+        let told = match hub.tenants.wanted(&id.tenant, &id.key).0 {
+            Wanted::Present(generation, _) | Wanted::Unreadable { generation, .. } => {
+                Some(generation)
+            }
+            Wanted::Deleted(_) | Wanted::Absent | Wanted::Unknown => None,
+        };
+        if told != generation {
+            let what = format!("{id}: written for {generation:?}, and {told:?} was told since");
+            return Err(broken(FENCED, what));
         }
         if let Some(run) = hub.runs.get_mut(&id) {
             run.pending = plan.actions.len();
@@ -346,25 +362,11 @@ impl World {
             return Ok(());
         };
         run.pending -= 1;
-        let reply = match reply {
-            Reply::Is(object)
-                if is_ghost(
-                    &hub.told_gone,
-                    &cache,
-                    hub.listed_at,
-                    run.sent,
-                    &id,
-                    &object,
-                ) && self.ledger.is_excused(Finding::GhostOfAReply) =>
-            {
-                Reply::Gone(object.slot(), object.uid().to_owned())
-            }
-            reply => reply,
-        };
         match reply {
-            Reply::Is(object) => cache.wrote(&id, dated(object, now), now),
-            Reply::Gone(slot, uid) => cache.deleted(&id, slot, &uid, now),
-            Reply::Outdated(slot, uid) => cache.deleted(&id, slot, &uid, now),
+            Reply::Is(object) => cache.wrote(&id, dated(object, now), run.sent),
+            Reply::Gone(slot, uid) | Reply::Outdated(slot, uid) => {
+                cache.deleted(&id, slot, &uid, run.sent);
+            }
             Reply::Rejected => match generation {
                 Some(generation) => cache.rejected(
                     &id,
@@ -415,15 +417,27 @@ fn want(hub: &Hub, id: &Id, brake_works: bool, mutation: Option<Mutation>, now: 
             service,
             nodes,
         },
+        Wanted::Unreadable {
+            generation,
+            refusal,
+            last,
+        } => Want::Unreadable {
+            generation,
+            refusal,
+            last,
+            nodes,
+        },
         Wanted::Deleted(_) => {
             if mutation == Some(Mutation::DeletedTooEarly) {
                 hub.tenants.gone(&id.tenant, &id.key);
             }
             Want::Deleted
         }
-        Wanted::Absent { .. } if mutation == Some(Mutation::AbsenceIsDeletion) => Want::Deleted,
-        Wanted::Absent { since } => {
-            hub.tenants.miss(&id.tenant, &id.key);
+        Wanted::Absent if mutation == Some(Mutation::AbsenceIsDeletion) => Want::Deleted,
+        Wanted::Absent => {
+            let Some(since) = hub.tenants.miss(&id.tenant, &id.key, now) else {
+                return Want::Unknown;
+            };
             let (absent, total) = hub.tenants.missed(&id.tenant);
             Want::Absent {
                 since: if mutation == Some(Mutation::NoGrace) {
@@ -449,6 +463,13 @@ fn bend(plan: &mut Plan, want: &Want, observed: &Observed, mutation: Option<Muta
                 if let Write::Service { shape, .. } = &mut action.write {
                     shape.steering.pin.clear();
                 }
+            }
+        }
+        Some(Mutation::DyingAddressTold) => {
+            if let (Some(answer), Some(dying)) = (&mut plan.answer, &observed.service)
+                && dying.deleting
+            {
+                answer.ingress.clone_from(&dying.object.ingress);
             }
         }
         Some(Mutation::BackendsForgotten) => plan
@@ -478,27 +499,6 @@ fn policy() -> Policy {
         class: None,
         requestable: Vec::new(),
     }
-}
-
-/// Whether the watch has told the end of what a reply shows, or left it out of a list that it began later.
-fn is_ghost(
-    told_gone: &BTreeSet<String>,
-    cache: &Cache,
-    listed_at: [Instant; 3],
-    sent: Instant,
-    id: &Id,
-    object: &Object,
-) -> bool {
-    let uid = object.uid();
-    let observed = cache.observed(id);
-    let is_known = match object {
-        Object::Service(_) => observed.service.is_some_and(|it| it.uid == uid),
-        Object::Record(_) => observed.record.is_some_and(|it| it.uid == uid),
-        Object::Slice(place, _) => observed.slices.get(place).is_some_and(|it| it.uid == uid),
-    };
-    let kind = KINDS.iter().position(|it| *it == object.slot().kind());
-    let listed_since = kind.is_some_and(|kind| listed_at[kind] > sent);
-    told_gone.contains(uid) || listed_since && !is_known
 }
 
 /// An object as this process first sees it now.

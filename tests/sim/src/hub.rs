@@ -2,7 +2,7 @@
 //! two awaits is in `executor`; when they do it is the world's.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -16,6 +16,7 @@ use berth_hub::{
     execute::PER_TENANT,
     objects::Id,
     observe::Cache,
+    plan::Want,
     tenants::{Admission, Marks, Tenants},
     work::Queue,
 };
@@ -52,6 +53,8 @@ pub(crate) struct Run {
     /// When the writes were sent.
     pub(crate) sent: Instant,
     pub(crate) generation: Option<Generation>,
+    /// What the round was planned for.
+    pub(crate) want: Option<Want>,
 }
 
 /// One process of the hub.
@@ -62,10 +65,6 @@ pub(crate) struct Hub {
     pub(crate) cache: Arc<Cache>,
     queue: Arc<Mutex<Queue>>,
     pub(crate) runs: BTreeMap<Id, Run>,
-    /// UIDs of which a watch has told the end.
-    pub(crate) told_gone: BTreeSet<String>,
-    /// When the list of each kind was read last.
-    pub(crate) listed_at: [Instant; 3],
     /// Reports of each kind come in order: none before this time.
     pub(crate) reported_until: [Instant; 3],
     /// Whether the watch of a kind is up.
@@ -96,8 +95,6 @@ impl Hub {
             cache,
             queue,
             runs: BTreeMap::new(),
-            told_gone: BTreeSet::new(),
-            listed_at: [now; 3],
             reported_until: [now; 3],
             watching: [false; 3],
         }

@@ -20,10 +20,9 @@ use berth_hub::{
 };
 
 use crate::{
-    cluster::{key_number, service_key, uid_number},
-    excuse::Finding,
+    cluster::{key_number, service_key},
     management::{Management, Objects, ips},
-    op::{KEYS, Version},
+    op::KEYS,
 };
 
 /// How long something must be absent before it may go. The judge's own number: the planner's could be wrong.
@@ -58,6 +57,8 @@ pub(crate) const TOLD: &str = "what the hub holds was told by the tenant";
 pub(crate) const ANSWERS: &str = "an answer speaks of the version that it names";
 pub(crate) const LIVENESS: &str = "a deadline that has passed makes something happen";
 
+pub(crate) const PANICS: &str = "nothing panics";
+
 /// What the hub's process believes of a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Belief {
@@ -72,7 +73,8 @@ enum Belief {
 struct Life {
     /// Since when the tenant's cluster has it; `None`: it has not.
     present_since: Option<Instant>,
-    born: BTreeSet<Generation2>,
+    /// The versions that were in it, each with its UID.
+    born: BTreeMap<Generation2, u64>,
     /// The latest UID whose deletion an agent saw.
     removed: u64,
     belief: Belief,
@@ -83,16 +85,6 @@ struct Life {
     /// Its address was given to another while its own Service was gone.
     robbed: bool,
     said: BTreeMap<Generation2, Vec<Answer>>,
-    /// Its objects were deleted for its absence, and nothing was planned for it since.
-    went_by_absence: bool,
-    /// It was not wanted, and there was nothing of it, since it was last wanted.
-    dropped: bool,
-    /// The brake held its deletion at some time since it was missed.
-    was_held: bool,
-    /// This process of the hub has missed it after it had it.
-    was_missed: bool,
-    /// One of its versions could not be read.
-    was_unreadable: bool,
 }
 
 /// [`Generation`], with an order.
@@ -102,33 +94,26 @@ type Generation2 = u64;
 pub(crate) struct Ledger {
     names: Vec<TenantName>,
     lives: Vec<Life>,
-    excused: &'static [Finding],
     /// Whether the operator lets deletions go on.
     pub(crate) released: Vec<bool>,
 }
 
 impl Ledger {
-    pub(crate) fn new(names: Vec<TenantName>, excused: &'static [Finding]) -> Self {
+    pub(crate) fn new(names: Vec<TenantName>) -> Self {
         let life = Life {
             present_since: None,
-            born: BTreeSet::new(),
+            born: BTreeMap::new(),
             removed: 0,
             belief: Belief::Unknown,
             known: None,
             tampered: false,
             robbed: false,
             said: BTreeMap::new(),
-            went_by_absence: false,
-            dropped: false,
-            was_held: false,
-            was_missed: false,
-            was_unreadable: false,
         };
         Self {
             lives: vec![life; names.len() * usize::from(KEYS)],
             released: vec![false; names.len()],
             names,
-            excused,
         }
     }
 
@@ -152,9 +137,8 @@ impl Ledger {
     }
 
     /// A version came to be in the tenant's cluster.
-    pub(crate) fn born(&mut self, t: u8, k: u8, version: Version, generation: Generation) {
-        self.life(t, k).was_unreadable |= version == Version::Unreadable;
-        self.life(t, k).born.insert(generation.0);
+    pub(crate) fn born(&mut self, t: u8, k: u8, uid: u64, generation: Generation) {
+        self.life(t, k).born.insert(generation.0, uid);
     }
 
     /// An agent of the tenant's cluster saw a deletion.
@@ -181,29 +165,6 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn is_excused(&self, finding: Finding) -> bool {
-        self.excused.contains(&finding)
-    }
-
-    /// The hub has planned with the brake on.
-    pub(crate) fn held(&mut self, id: &Id) {
-        if let Some((t, k)) = self.number(id) {
-            self.life(t, k).was_held = true;
-        }
-    }
-
-    pub(crate) fn was_unreadable(&self, t: u8, k: u8) -> bool {
-        self.lives[usize::from(t) * usize::from(KEYS) + usize::from(k)].was_unreadable
-    }
-
-    pub(crate) fn was_missed(&self, t: u8, k: u8) -> bool {
-        self.lives[usize::from(t) * usize::from(KEYS) + usize::from(k)].was_missed
-    }
-
-    pub(crate) fn was_held(&self, t: u8, k: u8) -> bool {
-        self.lives[usize::from(t) * usize::from(KEYS) + usize::from(k)].was_held
-    }
-
     pub(crate) fn is_robbed(&self, t: u8, k: u8) -> bool {
         self.lives[usize::from(t) * usize::from(KEYS) + usize::from(k)].robbed
     }
@@ -212,7 +173,6 @@ impl Ledger {
     pub(crate) fn hub_restarted(&mut self) {
         for life in &mut self.lives {
             life.belief = Belief::Unknown;
-            life.was_missed = false;
         }
     }
 
@@ -231,21 +191,13 @@ impl Ledger {
             let before = life.belief;
             let who = || format!("{name} s{k}, of which the hub believed {before:?}");
             let after = match &wanted {
-                Wanted::Present(generation, service) => {
-                    if !life.born.contains(&generation.0) {
-                        return Err(broken(
-                            TOLD,
-                            format!(
-                                "{}: {} was never in the tenant's cluster",
-                                who(),
-                                service.uid
-                            ),
-                        ));
-                    }
-                    life.was_held = false;
-                    life.dropped = false;
-                    Belief::Present {
-                        uid: uid_number(service),
+                Wanted::Present(generation, _) | Wanted::Unreadable { generation, .. } => {
+                    match life.born.get(&generation.0) {
+                        Some(uid) => Belief::Present { uid: *uid },
+                        None => {
+                            let what = format!("{}: was never in the tenant's cluster", who());
+                            return Err(broken(TOLD, what));
+                        }
                     }
                 }
                 Wanted::Deleted(_) => {
@@ -265,7 +217,7 @@ impl Ledger {
                     }
                     Belief::Deleted
                 }
-                Wanted::Absent { .. } => match before {
+                Wanted::Absent => match before {
                     Belief::Absent { .. } => before,
                     Belief::Deleted => Belief::Absent {
                         since: now,
@@ -285,15 +237,12 @@ impl Ledger {
                     }
                 },
                 Wanted::Unknown => match before {
-                    // Of a version that could never be read nothing is known but that it is wanted.
-                    Belief::Unknown | Belief::Absent { .. } | Belief::Deleted => Belief::Unknown,
-                    Belief::Present { .. } => {
+                    Belief::Unknown => Belief::Unknown,
+                    Belief::Present { .. } | Belief::Absent { .. } | Belief::Deleted => {
                         return Err(broken(TOLD, format!("{}: forgotten", who())));
                     }
                 },
             };
-            life.was_missed |=
-                matches!(before, Belief::Present { .. }) && matches!(after, Belief::Absent { .. });
             life.belief = after;
         }
         Ok(())
@@ -319,13 +268,7 @@ impl Ledger {
             return Err(broken(OWNED, format!("{id} is nobody's")));
         };
         let held = self.brake_holds(t, management);
-        let grace_is_excused = self.is_excused(Finding::GraceForgotten);
         let life = self.life(t, k);
-        if plan.answer.is_some() {
-            life.went_by_absence = false;
-        }
-        let forgotten = grace_is_excused && life.dropped;
-        life.dropped |= plan.gone;
         for action in &plan.actions {
             let deletes = matches!(
                 action.write,
@@ -338,7 +281,7 @@ impl Ledger {
                 Belief::Present { .. } if !deletes => {}
                 Belief::Deleted | Belief::Absent { deleted: true, .. }
                     if matches!(action.write, Write::Delete { .. }) => {}
-                Belief::Absent { since, .. } if (now >= since + GRACE || forgotten) && !held => {}
+                Belief::Absent { since, .. } if now >= since + GRACE && !held => {}
                 _ => {
                     return Err(broken(
                         DELETION,
@@ -351,7 +294,6 @@ impl Ledger {
             }
             if deletes {
                 life.known = None;
-                life.went_by_absence = matches!(life.belief, Belief::Absent { .. });
             }
         }
         Ok(())
@@ -392,12 +334,10 @@ impl Ledger {
                 format!("{id}: said to be gone, while the hub still sees objects of it"),
             ));
         }
-        let dying =
-            matches!(&answer.outcome, Outcome::Pending(why) if why.reason == "BeingDeleted");
-        let dying = dying && self.is_excused(Finding::DyingAddress);
-        let stale = self.is_excused(Finding::StaleAnswer) && self.life(t, k).went_by_absence;
         let present = match tenants.wanted(&name, &id.key).0 {
-            Wanted::Present(generation, _) => generation == answer.generation,
+            Wanted::Present(generation, _) | Wanted::Unreadable { generation, .. } => {
+                generation == answer.generation
+            }
             _ => false,
         };
         let said = ips(&answer.ingress);
@@ -405,8 +345,6 @@ impl Ledger {
         for (other, objects) in others {
             if let Some(ip) = objects.given().iter().find(|ip| said.contains(ip))
                 && !self.life(t, k).robbed
-                && !stale
-                && !dying
             {
                 return Err(broken(
                     SHARED_ADDRESS,
@@ -420,9 +358,7 @@ impl Ledger {
             list.push(answer.clone());
         }
         if present
-            && !dying
             && !life.tampered
-            && !stale
             && let Some(ip) = said.first()
         {
             match life.known {

@@ -1,12 +1,18 @@
-//! `sim`: any number of schedules, with progress and a summary; the first that fails is shrunk and printed.
+//! `sim`: any number of schedules, with progress and a summary; what fails is shrunk and printed as the file that it is to
+//! be kept as.
 
 use std::{
+    collections::BTreeMap,
     io::Write as _,
+    path::{Path, PathBuf},
     process::ExitCode,
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
-use berth_sim::{BOUND, Case, Mutation, Schedule, Stats, run, run_traced, seed_of, shrink};
+use berth_sim::{
+    BOUND, Case, Failure, Mutation, Saved, Schedule, Stats, run, run_traced, shrink, sweep,
+};
 use clap::Parser;
 
 /// Tries to break Berth's session engine, in virtual time.
@@ -22,18 +28,18 @@ struct Args {
     /// Run this one schedule alone, by the seed that a failure named.
     #[arg(long)]
     only: Option<u64>,
-    /// With --only: tell everything that happened.
-    #[arg(long, requires = "only")]
+    /// Run the schedule of this file, as it is kept in tests/sim/regressions.
+    #[arg(long, conflicts_with = "only")]
+    file: Option<PathBuf>,
+    /// With --only or --file: tell everything that happened.
+    #[arg(long)]
     trace: bool,
-    /// Run a smaller part of the ops of --only: shrink it first.
-    #[arg(long, requires = "only")]
+    /// With --only or --file: make it smaller first, if it fails.
+    #[arg(long)]
     shrink: bool,
     /// Put a bug into the engine, to see it found.
     #[arg(long)]
     mutation: Option<Mutation>,
-    /// Pass over nothing that is known to go wrong.
-    #[arg(long)]
-    strict: bool,
     /// Go on after a failure, and count.
     #[arg(long)]
     keep_going: bool,
@@ -41,22 +47,27 @@ struct Args {
 
 impl Args {
     fn case(&self) -> Case {
-        let case = if self.strict {
-            Case::strict()
-        } else {
-            Case::default()
-        };
         Case {
             mutation: self.mutation,
-            ..case
         }
     }
 }
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let ok = match args.only {
-        Some(seed) => one(seed, &args),
+    let schedule = match (args.only, &args.file) {
+        (Some(seed), _) => Some(Schedule::from_seed(seed)),
+        (None, Some(file)) => match read(file) {
+            Ok(schedule) => Some(schedule),
+            Err(error) => {
+                eprintln!("{}: {error}", file.display());
+                return ExitCode::FAILURE;
+            }
+        },
+        (None, None) => None,
+    };
+    let ok = match schedule {
+        Some(schedule) => one(schedule, &args),
         None => many(&args),
     };
     if ok {
@@ -66,8 +77,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn one(seed: u64, args: &Args) -> bool {
-    let mut schedule = Schedule::from_seed(seed);
+fn read(file: &Path) -> std::io::Result<Schedule> {
+    let text = std::fs::read_to_string(file)?;
+    Ok(Saved::read(&text)?.schedule)
+}
+
+fn one(mut schedule: Schedule, args: &Args) -> bool {
     if args.shrink
         && let Err(failure) = run(&schedule, args.case())
     {
@@ -91,40 +106,39 @@ fn one(seed: u64, args: &Args) -> bool {
 
 fn many(args: &Args) -> bool {
     let begun = Instant::now();
-    let mut told = begun;
-    let mut total = Stats::default();
-    let mut broken = std::collections::BTreeMap::<&str, (u64, u64)>::new();
-    for index in 0..args.schedules {
-        let seed = seed_of(args.seed, index);
-        match run(&Schedule::from_seed(seed), args.case()) {
-            Ok(stats) => total.add(&stats),
-            Err(failure) if args.keep_going => {
-                println!("BROKEN seed {seed}: {}", failure.violation.what);
-                broken.entry(failure.violation.rule).or_insert((0, seed)).0 += 1;
-            }
-            Err(failure) => {
-                println!("\nBROKEN by schedule {index}: {failure}\n\nshrinking …");
-                println!("BROKEN {}", shrink(*failure, args.case()));
-                summary(&total, begun.elapsed());
-                return false;
-            }
-        }
-        if told.elapsed() > Duration::from_secs(2) {
-            told = Instant::now();
-            let rate = (index + 1) as f64 / begun.elapsed().as_secs_f64();
-            print!(
-                "\r{} of {} schedules, {rate:.0}/s ",
-                index + 1,
-                args.schedules
-            );
+    let told = Mutex::new(begun);
+    let total = args.schedules;
+    let tell = |done: u64| {
+        if let Ok(mut told) = told.try_lock()
+            && told.elapsed() > Duration::from_secs(2)
+        {
+            *told = Instant::now();
+            let rate = done as f64 / begun.elapsed().as_secs_f64();
+            print!("\r{done} of {total} schedules, {rate:.0}/s ");
             let _ = std::io::stdout().flush();
         }
-    }
+    };
+    let swept = sweep(args.seed, total, args.case(), args.keep_going, tell);
     println!();
-    summary(&total, begun.elapsed());
-    for (rule, (count, seed)) in &broken {
-        println!("BROKEN {count} times, first by seed {seed}: {rule}");
+    let mut broken = BTreeMap::<&str, (u64, &Failure)>::new();
+    for (index, failure) in &swept.failures {
+        let Failure {
+            schedule,
+            violation,
+            ..
+        } = failure;
+        println!(
+            "BROKEN by schedule {index}, seed {}: {}",
+            schedule.seed, violation.what
+        );
+        broken.entry(violation.rule).or_insert((0, failure)).0 += 1;
     }
+    summary(&swept.stats, begun.elapsed());
+    for (rule, (count, first)) in &broken {
+        println!("\nBROKEN {count} times: {rule}\nshrinking the first of them …");
+        println!("{}", shrink((*first).clone(), args.case()));
+    }
+    println!("{} broken", swept.failures.len());
     broken.is_empty()
 }
 

@@ -14,7 +14,9 @@ use berth_hub::{
     objects::{
         Id, Kind,
         backend_slice::{ObservedSlice, Place},
-        record::{ACCEPTED, ConditionShape, ObservedRecord, PROGRAMMED, StatusShape},
+        record::{
+            ACCEPTED, BACKENDS_HEALTHY, ConditionShape, ObservedRecord, PROGRAMMED, StatusShape,
+        },
         service::ObservedService,
     },
     observe::{Object, Slot},
@@ -92,6 +94,14 @@ impl Objects {
     }
 }
 
+impl Objects {
+    /// The node port of the version on record.
+    pub(crate) fn recorded_port(&self) -> Option<u16> {
+        let record = self.record.as_ref()?;
+        record.object.spec.ports.first().map(|port| port.node_port)
+    }
+}
+
 /// The addresses without host names.
 pub(crate) fn ips(ingress: &[Ingress]) -> Vec<IpAddr> {
     ingress
@@ -111,14 +121,15 @@ pub(crate) fn ips(ingress: &[Ingress]) -> Vec<IpAddr> {
 )]
 pub(crate) enum Report {
     Is(Object),
-    Gone(Slot, String),
+    /// With the version of its end.
+    Gone(Slot, String, u64),
 }
 
 impl Report {
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Is(object) => object.slot().kind(),
-            Self::Gone(slot, _) => slot.kind(),
+            Self::Gone(slot, ..) => slot.kind(),
         }
     }
 }
@@ -421,8 +432,9 @@ impl Management {
             }
         }
         self.prune(id);
-        self.reports
-            .push((id.clone(), Report::Gone(slot, uid_text(uid))));
+        self.next += 1;
+        let report = Report::Gone(slot, uid_text(uid), self.next);
+        self.reports.push((id.clone(), report));
     }
 
     fn prune(&mut self, id: &Id) {
@@ -498,8 +510,8 @@ impl Management {
     }
 
     /// The allocator forgets everything: pinned Services get their address back later, others any. Returns those whose address
-    /// stands nowhere any more; `pin_counts`: a pin is a place.
-    pub(crate) fn forget_allocations(&mut self, pin_counts: bool, now: Instant) -> Vec<Id> {
+    /// is not pinned to anything.
+    pub(crate) fn forget_allocations(&mut self, now: Instant) -> Vec<Id> {
         let given: Vec<(Id, Stored<ObservedService>)> = self
             .objects
             .iter()
@@ -508,12 +520,7 @@ impl Management {
             .collect();
         let mut lost = Vec::new();
         for (id, stored) in given.into_iter().rev() {
-            let recorded = self
-                .objects
-                .get(&id)
-                .is_some_and(|it| !it.recorded().is_empty());
-            let pinned = !stored.object.shape.steering.pin.is_empty();
-            if !(pinned && (pin_counts || recorded)) {
+            if stored.object.shape.steering.pin.is_empty() {
                 lost.push(id.clone());
             }
             let mut object = stored.object.clone();
@@ -556,6 +563,7 @@ fn status(
         conditions: vec![
             condition(ACCEPTED, &shape.accepted),
             condition(PROGRAMMED, &shape.programmed),
+            condition(BACKENDS_HEALTHY, &shape.backends_healthy),
         ],
         observed_generation: shape.observed_generation,
     });

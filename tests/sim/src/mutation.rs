@@ -47,6 +47,17 @@ pub enum Mutation {
     FailuresForgotten,
     /// The hub does not notice when writes are not needed.
     WritesRepeated,
+    /// The address of a Service that is being deleted is told.
+    DyingAddressTold,
+    /// A plan is carried out, though what it was made for was overtaken meanwhile.
+    OvertakenPlan,
     /// Nodes that come and go change no backends.
     BackendsForgotten,
+}
+
+impl Mutation {
+    /// All of them.
+    pub fn all() -> &'static [Self] {
+        <Self as clap::ValueEnum>::value_variants()
+    }
 }

@@ -75,11 +75,11 @@ impl Pipe {
 /// What no transport loses, and what of it the protocol finds out all the same.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lost {
-    /// A Delta: the next one shows the gap.
-    pub(crate) delta: bool,
-    /// A part of a snapshot: its end shows that.
-    pub(crate) snapshot: bool,
-    /// Anything else: nothing shows it.
+    /// The number of a Delta: a later one shows the gap.
+    pub(crate) delta: Option<u64>,
+    /// The number of a snapshot that lacks a part: its end shows that.
+    pub(crate) snapshot: Option<u64>,
+    /// Anything else: nothing shows it, or for a sign of life only silence does.
     pub(crate) other: bool,
 }
 
@@ -87,28 +87,31 @@ impl Lost {
     /// A message up was lost.
     pub(crate) fn lose(&mut self, message: &AgentMessage) {
         match &message.body {
-            Some(Up::Delta(_)) => self.delta = true,
-            Some(Up::SnapshotBegin(_) | Up::SnapshotPage(_)) => self.snapshot = true,
+            Some(Up::Delta(delta)) => {
+                self.delta.get_or_insert(delta.sequence);
+            }
+            Some(Up::SnapshotBegin(begin)) => self.snapshot = Some(begin.id),
+            Some(Up::SnapshotPage(page)) => self.snapshot = Some(page.id),
             // A Heartbeat too: what the hub takes for silence ends the session after the faults have stopped.
             _ => self.other = true,
         }
     }
 
-    /// A message up arrived: what it shows is mended from here on.
+    /// A message up arrived: what it shows is mended from here on, for the answer compares everything.
     pub(crate) fn find(&mut self, message: &AgentMessage) {
-        match &message.body {
-            // The answer to either compares everything.
-            Some(Up::Delta(_)) if self.delta => (self.delta, self.snapshot) = (false, false),
-            Some(Up::SnapshotEnd(_)) if self.snapshot => {
-                (self.delta, self.snapshot) = (false, false);
-            }
-            _ => {}
+        let shows = match &message.body {
+            Some(Up::Delta(delta)) => self.delta.is_some_and(|lost| delta.sequence > lost),
+            Some(Up::SnapshotEnd(end)) => self.snapshot == Some(end.id),
+            _ => false,
+        };
+        if shows {
+            (self.delta, self.snapshot) = (None, None);
         }
     }
 
     /// Whether only a new connection mends it.
     pub(crate) fn is_for_good(self) -> bool {
-        self.delta || self.snapshot || self.other
+        self.delta.is_some() || self.snapshot.is_some() || self.other
     }
 }
 

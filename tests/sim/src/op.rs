@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use fastrand::Rng;
+use serde::{Deserialize, Serialize};
 
 /// The most tenants of a schedule.
 pub(crate) const TENANTS: u8 = 3;
@@ -13,7 +14,7 @@ pub(crate) const KEYS: u8 = 8;
 pub(crate) const NODES: u8 = 3;
 
 /// A direction on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Way {
     /// From the agent to the hub.
     Up,
@@ -22,7 +23,7 @@ pub enum Way {
 }
 
 /// How a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Cut {
     /// Both ends notice at once, and what was on its way is lost.
     Clean,
@@ -35,7 +36,7 @@ pub enum Cut {
 }
 
 /// A kind of managed object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub enum Kind {
     Service,
@@ -44,7 +45,7 @@ pub enum Kind {
 }
 
 /// The version of a Service's spec.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Version {
     /// In order; the number tells one from another.
     Good(u8),
@@ -57,7 +58,8 @@ pub enum Version {
 }
 
 /// One thing that happens. `t` is a tenant, `k` a Service, `n` a node; times are virtual milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "op")]
 #[allow(missing_docs)]
 pub enum Op {
     // People in the tenant's cluster.
@@ -211,7 +213,7 @@ impl Op {
 }
 
 /// A history from outside, and the seed of everything that is left to chance besides.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Schedule {
     /// Of latencies and the like.
     pub seed: u64,
@@ -251,9 +253,15 @@ impl Schedule {
             // What is just being said is the hardest to lose.
             if rng.u8(0..10) == 0 {
                 let t = rng.u8(0..tenants);
+                let k = rng.u8(0..KEYS);
                 let how = [Cut::Late, Cut::HubUnaware][rng.usize(0..2)];
-                schedule.ops.push((Duration::ZERO, speech(&mut rng, t)));
+                schedule.ops.push((Duration::ZERO, speech(&mut rng, t, k)));
                 schedule.ops.push((Duration::ZERO, Op::CutOff { t, how }));
+                // And what is said of the same thing right after is the easiest to be taken back by it.
+                if rng.bool() {
+                    let after = Duration::from_millis(rng.u64(1..2_000));
+                    schedule.ops.push((after, speech(&mut rng, t, k)));
+                }
             }
         }
         schedule
@@ -335,8 +343,7 @@ fn draw(rng: &mut Rng, tenants: u8) -> Op {
 }
 
 /// Something of which the agent will speak at once.
-fn speech(rng: &mut Rng, t: u8) -> Op {
-    let k = rng.u8(0..KEYS);
+fn speech(rng: &mut Rng, t: u8, k: u8) -> Op {
     match rng.u8(0..4) {
         0 => Op::Delete { t, k },
         1 => Op::NodeUp {

@@ -1,16 +1,18 @@
 //! Runs schedules: one, many, or ever smaller ones of one that failed.
 
 use std::{
+    any::Any,
     fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::OnceLock,
     time::{Duration, Instant},
 };
 
 use crate::{
-    excuse::{EXCUSED, Finding},
-    ledger::Violation,
+    ledger::{PANICS, Violation, broken},
     mutation::Mutation,
     op::{Op, Schedule},
+    saved::Saved,
     settle::BOUND,
     stats::Stats,
     world::World,
@@ -27,14 +29,27 @@ pub struct Failure {
     pub at: Duration,
 }
 
+impl Failure {
+    /// The schedule as it is kept in `tests/sim/regressions`, and under which name.
+    pub fn saved(&self) -> (String, Saved) {
+        let words: Vec<String> = self
+            .violation
+            .rule
+            .split(|c: char| !c.is_alphanumeric())
+            .filter(|word| !word.is_empty())
+            .map(str::to_lowercase)
+            .collect();
+        let name = format!("{}-{:08x}.json", words.join("-"), self.schedule.seed >> 32);
+        let saved = Saved {
+            shows: format!("{}: {}", self.violation.rule, self.violation.what),
+            schedule: self.schedule.clone(),
+        };
+        (name, saved)
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Schedule {
-            seed,
-            tenants,
-            slow_deletion,
-            ops,
-        } = &self.schedule;
         writeln!(f, "{}", self.violation.rule)?;
         writeln!(
             f,
@@ -42,36 +57,21 @@ impl fmt::Display for Failure {
             self.at.as_secs_f64(),
             self.violation.what
         )?;
-        writeln!(
-            f,
-            "  seed {seed}, {tenants} tenants, slow_deletion {slow_deletion}:"
-        )?;
-        for (after, op) in ops {
-            writeln!(f, "    ({}, {op:?}),", after.as_millis())?;
-        }
+        let (name, saved) = self.saved();
+        let text = saved.text().map_err(|_| fmt::Error)?;
+        writeln!(f, "to be kept as tests/sim/regressions/{name}:\n{text}")?;
         write!(
             f,
-            "  again: cargo run --release -p berth-sim -- --only {seed} --trace"
+            "again: cargo run -p berth-sim -- --file tests/sim/regressions/{name} --trace"
         )
     }
 }
 
 /// Under which conditions a schedule runs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Case {
     /// A bug that is put into the engine.
     pub mutation: Option<Mutation>,
-    /// What is known to go wrong and is passed over.
-    pub excused: &'static [Finding],
-}
-
-impl Default for Case {
-    fn default() -> Self {
-        Self {
-            mutation: None,
-            excused: EXCUSED,
-        }
-    }
 }
 
 impl Case {
@@ -79,15 +79,6 @@ impl Case {
     pub fn with(mutation: Mutation) -> Self {
         Self {
             mutation: Some(mutation),
-            ..Self::default()
-        }
-    }
-
-    /// With nothing passed over.
-    pub fn strict() -> Self {
-        Self {
-            mutation: None,
-            excused: &[],
         }
     }
 }
@@ -114,7 +105,10 @@ pub fn run_traced(
 ) -> (Result<Stats, Box<Failure>>, Vec<String>) {
     let mut world = World::new(schedule, case, base());
     world.trace = trace.then(Vec::new);
-    let result = whole(&mut world).map_err(|violation| {
+    let result = catch_unwind(AssertUnwindSafe(|| whole(&mut world)));
+    // Of a world in which something panicked only the clock is read.
+    let result = result.unwrap_or_else(|panic| Err(broken(PANICS, words(&*panic))));
+    let result = result.map_err(|violation| {
         Box::new(Failure {
             schedule: schedule.clone(),
             violation,
@@ -132,12 +126,16 @@ pub fn run_traced(
     (result, lines)
 }
 
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("without words").to_owned()
+}
+
 fn whole(world: &mut World) -> Result<Duration, Violation> {
     world.run_ops()?;
     world.heal();
     let converged = world.converge(BOUND)?;
-    world.release_forgotten();
-    world.converge(BOUND)?;
     world.prove_rest()?;
     // What the brake still holds goes when the operator says so.
     world.release_all();

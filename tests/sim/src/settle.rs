@@ -12,8 +12,8 @@ use berth_hub::plan::brake;
 
 use crate::{
     cluster::{node_address, node_port},
-    excuse::Finding,
     ledger::{CONVERGES, NO_WRITES, Violation, broken},
+    management::Objects,
     op::{KEYS, Version, Way},
     world::{Event, KINDS, World},
 };
@@ -200,14 +200,7 @@ impl World {
         let objects = self.management.objects.get(&self.id(t, k));
         let Some(service) = tenant.cluster.services.get(&k) else {
             return match objects {
-                Some(_)
-                    if !(self.is_held(t)
-                        || self.ledger.is_excused(Finding::BrakeForgotten)
-                            && self.ledger.was_held(t, k)
-                            && !self.ledger.released[usize::from(t)]) =>
-                {
-                    Some("objects of what is not wanted".into())
-                }
+                Some(_) if !self.is_held(t) => Some("objects of what is not wanted".into()),
                 _ => None,
             };
         };
@@ -225,11 +218,6 @@ impl World {
             // It is tried again after a while, and then there is nowhere to send it to.
             return Some("a rejection still stands".into());
         }
-        if self.ledger.was_unreadable(t, k) && self.ledger.is_excused(Finding::UnreadableForgotten)
-            || self.ledger.was_missed(t, k) && self.ledger.is_excused(Finding::StaleAnswer)
-        {
-            return None;
-        }
         let Some(answer) = agent.current(k) else {
             return Some("has no answer to its present version".into());
         };
@@ -243,9 +231,16 @@ impl World {
         }
         let Version::Good(_) = service.version else {
             return match &answer.outcome {
-                Outcome::Refused { .. } => None,
+                // What was accepted before goes on, unless somebody took its Service away.
+                Outcome::Refused { .. } => objects
+                    .filter(|it| it.service.is_some())
+                    .and_then(|it| self.lack_of_backends(t, it)),
                 // Nobody has tried yet.
-                Outcome::Pending(_) if tenant.cluster.nodes.is_empty() => None,
+                Outcome::Pending(_)
+                    if service.version == Version::Rejected && tenant.cluster.nodes.is_empty() =>
+                {
+                    None
+                }
                 other => Some(format!("should be refused, and is {other:?}")),
             };
         };
@@ -262,21 +257,6 @@ impl World {
             return Some("has no management Service".into());
         };
         let port = node_port(service.version);
-        let nodes: BTreeSet<IpAddr> = tenant
-            .cluster
-            .nodes
-            .iter()
-            .map(|n| node_address(t, *n))
-            .collect();
-        let backends: BTreeSet<IpAddr> = objects
-            .slices
-            .values()
-            .flat_map(|slice| slice.object.shape.addresses.clone())
-            .collect();
-        let ports_right = objects.slices.values().all(|slice| {
-            let mut ports = slice.object.shape.ports.values();
-            ports.all(|(_, number)| *number == port)
-        });
         let pinned: Vec<IpAddr> = objects.pinned().into_iter().collect();
         if given.len() != 1 || pinned != given || objects.recorded() != given {
             return Some(format!(
@@ -294,12 +274,27 @@ impl World {
         {
             return Some("its management Service is that of another version".into());
         }
-        if backends != nodes || !ports_right {
-            return Some(format!(
-                "its backends are {backends:?} and should be {nodes:?}"
-            ));
+        if objects.recorded_port() != Some(port) {
+            return Some("its record is that of another version".into());
         }
-        None
+        self.lack_of_backends(t, objects)
+    }
+
+    /// Whether the backends are the tenant's nodes, at the port of the version on record. What was never accepted has none.
+    fn lack_of_backends(&self, t: u8, objects: &Objects) -> Option<String> {
+        let port = objects.recorded_port()?;
+        let nodes = &self.tenants[usize::from(t)].cluster.nodes;
+        let nodes: BTreeSet<IpAddr> = nodes.iter().map(|n| node_address(t, *n)).collect();
+        let slices = || objects.slices.values().map(|slice| &slice.object.shape);
+        let backends: BTreeSet<IpAddr> = slices()
+            .flat_map(|slice| slice.addresses.iter().copied())
+            .collect();
+        let ports_right = slices().all(|slice| {
+            let mut ports = slice.ports.values();
+            ports.all(|(_, number)| *number == port)
+        });
+        (backends != nodes || !ports_right)
+            .then(|| format!("its backends are {backends:?} and should be {nodes:?}, at {port}"))
     }
 
     /// Whether the brake holds a tenant's deletions, by the hub's own count.
@@ -308,24 +303,6 @@ impl World {
         let name = &self.tenants[usize::from(t)].name;
         let (absent, total) = hub.tenants.missed(name);
         brake(absent, total) && !self.ledger.released[usize::from(t)]
-    }
-
-    /// With [`Finding::BrakeForgotten`] excused: what was held and is not any more goes by an operator's hand.
-    pub(crate) fn release_forgotten(&mut self) {
-        for t in 0..self.tenants.len() {
-            let t = u8::try_from(t).unwrap_or(u8::MAX);
-            let forgotten = (0..KEYS).any(|k| {
-                self.ledger.was_held(t, k)
-                    && self.management.objects.contains_key(&self.id(t, k))
-                    && !self.tenants[usize::from(t)]
-                        .cluster
-                        .services
-                        .contains_key(&k)
-            });
-            if forgotten && !self.is_held(t) && self.ledger.is_excused(Finding::BrakeForgotten) {
-                self.release(t);
-            }
-        }
     }
 
     /// Lets the operator release what the brake holds.

@@ -19,7 +19,6 @@ use berth_wire::v1::{self, agent_message::Body as Up, change::Change, hub_messag
 use crate::{
     agent::{AgentId, ConnId},
     cluster::{Cluster, key_number},
-    excuse::Finding,
     ledger::{FENCED, Violation, broken},
     mutation::Mutation,
     net::Conn,
@@ -192,13 +191,7 @@ impl World {
             return Ok(());
         };
         let name = &self.tenants[usize::from(t)].name;
-        let newest = self.newest.get(&t).copied().filter(|(number, _)| {
-            let is_there = self
-                .conns
-                .get(number)
-                .is_some_and(|conn| conn.seat.is_some());
-            is_there || !self.ledger.is_excused(Finding::LateHello)
-        });
+        let newest = self.newest.get(&t).copied();
         let fenced = newest.is_some_and(|(_, newest)| newest > seat.number());
         let before = fenced.then(|| self.ledger.holding(&hub.tenants, t));
         let heartbeat = matches!(message.body, Some(Up::Heartbeat(_)));

@@ -159,7 +159,7 @@ impl World {
             hub: None,
             epoch: 0,
             management: Management::new(pool, schedule.slow_deletion),
-            ledger: Ledger::new(names, case.excused),
+            ledger: Ledger::new(names),
             stats: Stats::default(),
             api_down_until: base,
             api_slow: (base, Duration::ZERO),

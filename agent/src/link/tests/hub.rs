@@ -270,7 +270,10 @@ async fn serve(scene: Scene, mut messages: Streaming<v1::AgentMessage>, sender: 
                     },
                 })
                 .collect(),
-            Said::Source(_) | Said::SnapshotBegin(_) | Said::Heartbeat(_) => continue,
+            Said::Source(_)
+            | Said::SnapshotBegin(_)
+            | Said::TurnRequest(_)
+            | Said::Heartbeat(_) => continue,
         };
         say(&sender, Say::Answers(v1::Answers { answers })).await;
     }

@@ -9,7 +9,10 @@ use super::*;
 #[derive(Clone, Debug)]
 enum Event {
     Wants(Service),
+    Unreadable,
     Nodes(u8),
+    /// Which nodes answer, and which do not, bit by bit; none of both is not judged.
+    Health(Option<(u8, u8)>),
     Deletes,
     GoesAbsent,
     LosesSync,
@@ -71,7 +74,9 @@ fn services() -> impl Strategy<Value = Service> {
 fn events() -> impl Strategy<Value = Event> {
     prop_oneof![
         4 => services().prop_map(Event::Wants),
+        1 => Just(Event::Unreadable),
         2 => (0_u8..4).prop_map(Event::Nodes),
+        3 => prop::option::weighted(0.9, (0_u8..16, 0_u8..16)).prop_map(Event::Health),
         1 => Just(Event::Deletes),
         1 => Just(Event::GoesAbsent),
         1 => Just(Event::LosesSync),
@@ -109,11 +114,36 @@ impl World {
                 self.generation += 1;
                 self.want = want(self.generation, service, self.nodes.clone());
             }
+            Event::Unreadable => {
+                self.generation += 1;
+                let last = match &self.want {
+                    Want::Present { service, .. } => Some(service.clone()),
+                    Want::Unreadable { last, .. } => last.clone(),
+                    _ => None,
+                };
+                self.want = unreadable(self.generation, last, self.nodes.clone());
+            }
             Event::Nodes(count) => {
                 self.nodes = node_list(count);
-                if let Want::Present { nodes, .. } = &mut self.want {
+                if let Want::Present { nodes, .. } | Want::Unreadable { nodes, .. } = &mut self.want
+                {
                     *nodes = self.nodes.clone();
                 }
+            }
+            Event::Health(verdicts) => {
+                let of = |bits: u8| {
+                    let nodes = node_list(4);
+                    let some = nodes
+                        .values()
+                        .enumerate()
+                        .filter(|(n, _)| bits >> n & 1 == 1);
+                    some.flat_map(|(_, node)| node.addresses.clone()).collect()
+                };
+                let verdicts = verdicts.map(|(good, failing)| Verdicts {
+                    good: of(good & !failing),
+                    failing: of(failing),
+                });
+                self.model.observed.health = verdicts.map(Arc::new);
             }
             Event::Deletes => self.want = Want::Deleted,
             Event::GoesAbsent => {
@@ -138,7 +168,7 @@ impl World {
                 .change_service(|service| service.shape.ports.clear()),
             Event::VanishesService => self.model.observed.service = None,
             Event::VanishesSlices => self.model.observed.slices.clear(),
-            Event::VanishesRecord => self.model.observed.record = None,
+            Event::VanishesRecord => self.model.lose_record(),
         }
     }
 
@@ -147,7 +177,7 @@ impl World {
         match &self.want {
             Want::Deleted => true,
             Want::Absent { since, .. } => self.model.now.instant >= *since + ABSENCE_GRACE,
-            Want::Present { .. } | Want::Unknown => false,
+            Want::Present { .. } | Want::Unreadable { .. } | Want::Unknown => false,
         }
     }
 }
@@ -184,7 +214,7 @@ proptest! {
         world.model.allocate(200);
         world.model.settle(&world.want);
         match &world.want {
-            Want::Present { generation, .. } => {
+            Want::Present { generation, .. } | Want::Unreadable { generation, .. } => {
                 let answer = world.model.answer.clone().expect("an answer");
                 prop_assert_eq!(answer.generation, *generation);
             }
@@ -202,9 +232,21 @@ proptest! {
         model.now.instant += PATIENCE;
         let mut world = World { model, want: first, generation: 1, nodes: two_nodes() };
         for event in history {
+            let observed = &world.model.observed;
+            let known_ip = |ip: &IpAddr| known.contains(&Ingress::Ip(*ip));
+            let recorded = observed.record.as_ref();
+            let recorded = recorded.is_some_and(|it| it.object.addresses() == known);
+            let given = world.model.ingress() == known;
+            let pinned = observed.service.as_ref();
+            let pinned = pinned.is_some_and(|it| it.object.shape.steering.pin.iter().any(known_ip));
             let breaks_identity = match &event {
                 Event::Wants(service) => service.families != [IpFamily::V4],
-                Event::Deletes | Event::GoesAbsent | Event::VanishesRecord => true,
+                Event::Deletes | Event::GoesAbsent => true,
+                // Somebody has to remember it.
+                Event::VanishesRecord => !given && !pinned,
+                Event::VanishesService => !recorded,
+                Event::Drifts(2) => !recorded && !given,
+                Event::AllocatorForgets => !recorded && !pinned,
                 _ => false,
             };
             if breaks_identity {

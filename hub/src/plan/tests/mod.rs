@@ -1,5 +1,6 @@
 //! The planner against a model of the management cluster.
 
+mod health;
 mod history;
 mod model;
 mod refusals;
@@ -71,6 +72,15 @@ fn want(generation: u64, service: Service, nodes: Arc<Nodes>) -> Want {
     Want::Present {
         generation: Generation(generation),
         service: Arc::new(service),
+        nodes,
+    }
+}
+
+fn unreadable(generation: u64, last: Option<Arc<Service>>, nodes: Arc<Nodes>) -> Want {
+    Want::Unreadable {
+        generation: Generation(generation),
+        refusal: refuse("spec.ports", "Invalid", "no ports"),
+        last,
         nodes,
     }
 }
@@ -224,6 +234,53 @@ fn a_vanished_management_service_comes_back_with_its_address() {
     model.settle(&want);
     assert_eq!(model.ingress(), [ip("10.10.255.200")]);
     assert_eq!(outcome(&model), &Outcome::Programmed);
+}
+
+#[test]
+fn an_address_that_stands_in_the_pin_alone_stays() {
+    let (mut model, want) = served();
+    model.change_service(|service| service.ingress.clear());
+    model.lose_record();
+    model.settle(&want);
+    model.allocate(230);
+    model.settle(&want);
+    assert_eq!(model.ingress(), [ip("10.10.255.200")]);
+    assert_eq!(outcome(&model), &Outcome::Programmed);
+}
+
+#[test]
+fn an_address_that_was_only_asked_for_is_not_yet_the_load_balancers() {
+    let policy = Policy {
+        requestable: vec!["10.10.255.208/28".parse().unwrap()],
+        ..policy()
+    };
+    let mut model = Model::new(id(), policy);
+    let asks = |ip: &str| Service {
+        requested_ips: vec![ip.parse().unwrap()],
+        ..service()
+    };
+    for recorded in [true, false] {
+        model.settle(&want(1, asks("10.10.255.210"), two_nodes()));
+        if !recorded {
+            model.lose_record();
+        }
+        model.settle(&want(2, asks("10.10.255.211"), two_nodes()));
+        let service = model.observed.service.clone().unwrap();
+        let pin: Vec<_> = service.object.shape.steering.pin.iter().collect();
+        assert_eq!(pin, [&"10.10.255.211".parse::<IpAddr>().unwrap()]);
+    }
+}
+
+#[test]
+fn the_address_of_a_service_that_is_being_deleted_is_not_relayed() {
+    let (mut model, want) = served();
+    let mut dying = (**model.observed.service.as_ref().unwrap()).clone();
+    dying.deleting = true;
+    model.observed.service = Some(Arc::new(dying));
+    model.lose_record();
+    model.settle(&want);
+    assert_eq!(reason(&model), "BeingDeleted");
+    assert_eq!(model.answer.unwrap().ingress, []);
 }
 
 #[test]

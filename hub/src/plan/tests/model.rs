@@ -149,10 +149,7 @@ impl Model {
             Write::Delete {
                 kind: Kind::LoadBalancer,
                 ..
-            } => {
-                self.observed.record = None;
-                self.record = json!(null);
-            }
+            } => self.lose_record(),
             Write::Delete {
                 kind: Kind::EndpointSlice,
                 place,
@@ -169,6 +166,12 @@ impl Model {
         let object = serde_json::from_value(self.record.clone()).unwrap();
         let object = ObservedRecord::from_object(&self.id, &object);
         self.observed.record = Some(self.seen(uid, object));
+    }
+
+    /// The record is gone, with all that it knew.
+    pub(super) fn lose_record(&mut self) {
+        self.observed.record = None;
+        self.record = json!(null);
     }
 
     /// Changes the Service as somebody else would.

@@ -43,6 +43,47 @@ fn hostile_49_node_ports_of_the_nodes_own_are_refused() {
 }
 
 #[test]
+fn an_unreadable_version_leaves_the_last_good_one_alive_also_after_a_restart() {
+    let (mut model, _) = served();
+    for (generation, last) in [(2, Some(Arc::new(service()))), (3, None)] {
+        let moved = nodes(&[("a3", &format!("10.10.2.{generation}"))]);
+        let bad = unreadable(generation, last, moved);
+        model.settle(&bad);
+        let answer = model.answer.clone().unwrap();
+        assert_eq!(
+            (answer.generation, answer.ingress),
+            (Generation(generation), vec![ip("10.10.255.200")])
+        );
+        assert_eq!(reason(&model), "Invalid");
+        let slice = model.observed.slices.values().next().unwrap();
+        let moved: IpAddr = format!("10.10.2.{generation}").parse().unwrap();
+        assert_eq!(slice.object.shape.addresses, [moved]);
+    }
+}
+
+#[test]
+fn where_the_endpoints_are_not_known_the_backends_stay() {
+    let mut model = Model::new(id(), policy());
+    let local = Service {
+        traffic_policy: TrafficPolicy::Local,
+        local_nodes: BTreeSet::from([NodeName("a1".into())]),
+        ..service()
+    };
+    model.settle(&want(1, local, two_nodes()));
+    let slices = model.observed.slices.clone();
+    assert_eq!(slices.len(), 1);
+    model.settle(&unreadable(2, None, two_nodes()));
+    assert_eq!(model.observed.slices, slices);
+}
+
+#[test]
+fn a_version_that_was_never_readable_creates_nothing_and_says_why() {
+    let mut model = Model::new(id(), policy());
+    assert_eq!(model.settle(&unreadable(1, None, two_nodes())), 0);
+    assert_eq!(reason(&model), "Invalid");
+}
+
+#[test]
 fn a_refused_version_leaves_the_last_good_one_alive() {
     let (mut model, _) = served();
     let mut bad = service();

@@ -1,0 +1,80 @@
+//! `berth-hub tenant`: what an operator sees of tenants and decides about them, with the rights of the operator's own
+//! kubeconfig. It reads and writes `Tenant` objects; the hub does the rest, and each command says what that will be.
+
+mod list;
+mod rebind;
+mod release;
+
+use std::process::ExitCode;
+
+use berth_common::identity::TenantName;
+use clap::Subcommand;
+use kube::{Api, Client};
+
+use super::{CliError, Console};
+use crate::api::Tenant;
+
+/// What can be done with tenants.
+#[derive(Debug, Subcommand)]
+pub enum TenantCommand {
+    /// Show all tenants: whether they are connected, what they have, and what is held
+    ///
+    /// CONNECTED is `yes`; `unsynced` where the agent has a session and cannot read its own cluster; `no`; `never`; or
+    /// `suspended`. CLUSTER is the UID of the kube-system namespace of the cluster that the identity belongs to. HELD counts
+    /// load balancers that are absent from the tenant's cluster without having been deleted there, too many at once to let them
+    /// go: see `berth-hub tenant release-held`.
+    List(list::ListArgs),
+    /// Take a tenant's identity from its cluster, for the one that takes its place
+    ///
+    /// An identity belongs to the first cluster that connects with it, by the UID of its kube-system namespace; every other one is
+    /// refused. When a cluster was rebuilt, the new one is another one.
+    ///
+    /// Without --to, the next other cluster that connects with NAME's certificate owns the identity. The former one may go on until
+    /// then, is thrown out at that moment, and is refused from then on. With --to, the identity is that cluster's at once, and a
+    /// session of the former one ends. The new cluster's UID:
+    ///
+    ///   kubectl get namespace kube-system -o jsonpath='{.metadata.uid}'
+    ///
+    /// Load balancers keep their addresses, if the new cluster has Services of the same names. Those that it does not have go a
+    /// minute after it has connected; if they are many, they are held: see `berth-hub tenant release-held`.
+    Rebind(rebind::RebindArgs),
+    /// Let the load balancers go that are absent from a tenant's cluster and held
+    ///
+    /// When more than a fifth of a tenant's load balancers, and at least five, are suddenly absent from its cluster without having
+    /// been deleted there, somebody may have restored an old backup, or pointed the agent at another cluster. So the hub holds
+    /// them: they keep working, and the condition DeletionsHeld of the Tenant says so.
+    ///
+    /// Look first: if the Services are to come back, let them, and nothing was lost. If the load balancers are to go, this command
+    /// lets go what is held now. It is for this once: what is absent later is held again.
+    ///
+    /// It sets the annotation berth.dev/release-held=true on the Tenant, which the hub takes away as it takes it.
+    ReleaseHeld(release::ReleaseArgs),
+}
+
+pub(super) async fn run(
+    command: TenantCommand,
+    console: &mut Console<'_>,
+) -> Result<ExitCode, CliError> {
+    match command {
+        TenantCommand::List(arguments) => list::run(arguments, console).await,
+        TenantCommand::Rebind(arguments) => rebind::run(arguments, console).await,
+        TenantCommand::ReleaseHeld(arguments) => release::run(arguments, console).await,
+    }
+}
+
+/// The tenant, and where to write what is decided about it.
+async fn find(client: Client, name: &TenantName) -> Result<(Api<Tenant>, Tenant), CliError> {
+    let api: Api<Tenant> = Api::all(client);
+    match api.get_opt(name.as_str()).await {
+        Ok(Some(tenant)) => Ok((api, tenant)),
+        Ok(None) => Err(CliError::NoTenant(name.clone())),
+        Err(error) => Err(cluster("read Tenants", error)),
+    }
+}
+
+fn cluster(action: &'static str, error: kube::Error) -> CliError {
+    CliError::Cluster {
+        action,
+        source: Box::new(error),
+    }
+}
