@@ -19,8 +19,11 @@ const SHARE: u32 = 10;
 const LONGEST: Duration = Duration::from_secs(600);
 /// The allocator rests when it has given no address for this long.
 const REST: Duration = Duration::from_secs(3);
-/// Between two releases for somebody who waits: the first may have been what was missing.
+/// Between two releases for somebody who waits: the first may have been what was missing. Each that was not doubles it, for who
+/// waits for something that no release brings must not make every release a single one.
 const PRESSED: Duration = Duration::from_secs(1);
+/// It is not doubled more often than that.
+const DOUBLED: u32 = 5;
 
 /// The parked Services.
 #[derive(Debug, Default)]
@@ -29,6 +32,8 @@ pub struct Parking {
     /// Who has to wait for an address because the allocator has none.
     starving: BTreeSet<Id>,
     released: Option<Instant>,
+    /// How many releases in a row have not helped those who wait.
+    in_vain: u32,
 }
 
 #[derive(Debug)]
@@ -39,26 +44,32 @@ struct Parked {
 }
 
 impl Parking {
-    /// A Service is parked, for at least `keep`. Saying so again changes nothing.
-    pub fn park(&mut self, id: &Id, keep: Duration, now: Instant) {
-        self.parked.entry(id.clone()).or_insert(Parked {
+    /// A Service is parked, for at least `keep` from the first time that this is said. Returns whether that is news.
+    pub fn park(&mut self, id: &Id, keep: Duration, now: Instant) -> bool {
+        let parked = self.parked.entry(id.clone()).or_insert(Parked {
             since: now,
-            until: now + keep,
+            until: now,
         });
+        let until = parked.since + keep;
+        std::mem::replace(&mut parked.until, until) != until
     }
 
-    /// It is wanted again, or gone.
-    pub fn leave(&mut self, id: &Id) {
-        self.parked.remove(id);
+    /// It is wanted again, or gone. Returns whether that is news.
+    pub fn leave(&mut self, id: &Id) -> bool {
+        self.parked.remove(id).is_some()
     }
 
-    /// The allocator has no address for this one, or has served it.
-    pub fn starves(&mut self, id: &Id, starves: bool) {
-        if starves {
-            self.starving.insert(id.clone());
+    /// The allocator has no address for this one; or it has served it, or need not any more. Returns whether that is news.
+    pub fn starves(&mut self, id: &Id, starves: bool) -> bool {
+        let news = if starves {
+            self.starving.insert(id.clone())
         } else {
-            self.starving.remove(id);
+            self.starving.remove(id)
+        };
+        if news {
+            self.in_vain = 0;
         }
+        news
     }
 
     /// How many are parked.
@@ -84,7 +95,9 @@ impl Parking {
         };
         let pressed = !self.starving.is_empty();
         let at = if pressed {
-            self.released.map_or(now, |last| last + PRESSED)
+            let doubled = self.in_vain.saturating_sub(1).min(DOUBLED);
+            self.released
+                .map_or(now, |last| last + PRESSED * (1 << doubled))
         } else {
             self.batch(first, services, gave)
         };
@@ -102,6 +115,9 @@ impl Parking {
             self.parked.remove(id);
         }
         self.released = Some(now);
+        if pressed {
+            self.in_vain = self.in_vain.saturating_add(1);
+        }
         let next = (!self.parked.is_empty()).then(|| now + PRESSED);
         (due, next)
     }
@@ -154,9 +170,18 @@ mod tests {
         let now = Instant::now();
         assert_eq!(parking.due(10, None, now), (Vec::new(), None));
         parking.park(&id("a"), KEEP, now);
-        parking.park(&id("a"), 9 * KEEP, now + KEEP);
+        assert!(!parking.park(&id("a"), KEEP, now + KEEP), "no news");
         assert_eq!(wait(&mut parking, 10, now), (vec![id("a")], KEEP));
         assert!(parking.is_empty());
+    }
+
+    #[test]
+    fn another_time_of_the_operators_counts_from_the_same_moment() {
+        let mut parking = Parking::default();
+        let now = Instant::now();
+        parking.park(&id("a"), 9 * KEEP, now);
+        assert!(parking.park(&id("a"), 2 * KEEP, now + KEEP));
+        assert_eq!(wait(&mut parking, 10, now), (vec![id("a")], 2 * KEEP));
     }
 
     #[test]
@@ -211,11 +236,33 @@ mod tests {
         assert_eq!(parking.due(1_000, Some(now), now).0.len(), 2);
         // What is parked after that, one second later.
         parking.park(&id("c"), KEEP, now);
-        assert_eq!(parking.due(1_000, None, now), (Vec::new(), Some(now + PRESSED)));
+        assert_eq!(
+            parking.due(1_000, None, now),
+            (Vec::new(), Some(now + PRESSED))
+        );
         assert_eq!(parking.due(1_000, None, now + PRESSED).0, [id("c")]);
         parking.starves(&id("new"), false);
         parking.park(&id("d"), KEEP, now);
         assert_eq!(parking.due(10, None, now + 2 * PRESSED).0, []);
+    }
+
+    #[test]
+    fn who_waits_for_what_no_release_brings_does_not_undo_the_batches() {
+        let mut parking = Parking::default();
+        let start = Instant::now();
+        parking.starves(&id("hopeless"), true);
+        let mut releases = 0;
+        for second in 0..600 {
+            let now = start + Duration::from_secs(second);
+            parking.park(&id(&format!("s{second}")), KEEP, now);
+            releases += usize::from(!parking.due(10, None, now).0.is_empty());
+        }
+        assert!((15..=30).contains(&releases), "{releases}");
+        // Somebody else may be helped.
+        let now = start + Duration::from_secs(601);
+        parking.park(&id("last"), KEEP, now);
+        parking.starves(&id("new"), true);
+        assert!(parking.due(10, None, now + PRESSED).0.contains(&id("last")));
     }
 
     proptest! {

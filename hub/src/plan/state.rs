@@ -4,7 +4,9 @@ use std::{net::IpAddr, time::Instant};
 
 use berth_common::model::{IpFamily, Outcome, Reason, Service};
 
-use super::{Now, Observed, PATIENCE, PATIENCE_AT_MOST, Seen, addresses::ips, is_unicast};
+use super::{
+    Allocator, Now, Observed, PATIENCE, PATIENCE_AT_MOST, Seen, addresses::ips, is_unicast,
+};
 use crate::objects::service::{ObservedService, ServiceShape};
 
 /// How far it has come.
@@ -52,6 +54,29 @@ pub(super) fn of(
         return State::Waiting(why);
     }
     State::Serving
+}
+
+/// Whether it waits for an address that is not to be had at present, so that others' parked ones may be what it lacks. MetalLB
+/// says so, and at once; its silence only means that it is busy or away, until that has lasted very long.
+pub(super) fn starves(
+    seen: &Seen<ObservedService>,
+    allocator: Allocator,
+    observed: &Observed,
+    now: Now,
+) -> Result<bool, Instant> {
+    if !seen.object.ingress.is_empty() {
+        return Ok(false);
+    }
+    let patience = match allocator {
+        Allocator::MetalLb => PATIENCE_AT_MOST,
+        Allocator::Other => PATIENCE,
+    };
+    let due = seen.since + patience;
+    if observed.allocator_says.is_some() || now.instant >= due {
+        Ok(true)
+    } else {
+        Err(due)
+    }
 }
 
 fn patience(

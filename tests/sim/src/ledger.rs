@@ -21,12 +21,17 @@ use berth_hub::{
 
 use crate::{
     cluster::{key_number, service_key},
+    executor::RELEASE_AFTER,
     management::{Management, Objects, ips},
     op::KEYS,
 };
 
 /// How long something must be absent before it may go. The judge's own number: the planner's could be wrong.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// For how long at least an address is kept for a Service that may come back; who has had none for as long as the grace is a
+/// reason to give it back before.
+const KEPT: Duration = RELEASE_AFTER;
 
 /// An invariant is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +58,7 @@ pub(crate) const CONVERGES: &str = "5: when faults stop, the system converges";
 pub(crate) const NO_WRITES: &str = "6: unchanged input means no writes";
 pub(crate) const DELETION: &str =
     "nothing goes that its tenant did not delete, but by grace and brake";
+pub(crate) const PARKED: &str = "the address of a deleted Service is kept for it, and not for ever";
 pub(crate) const TOLD: &str = "what the hub holds was told by the tenant";
 pub(crate) const ANSWERS: &str = "an answer speaks of the version that it names";
 pub(crate) const LIVENESS: &str = "a deadline that has passed makes something happen";
@@ -85,6 +91,12 @@ struct Life {
     /// Its address was given to another while its own Service was gone.
     robbed: bool,
     said: BTreeMap<Generation2, Vec<Answer>>,
+    /// Since when this hub keeps its address for a Service that may come back.
+    parked_since: Option<Instant>,
+    /// The hub lets go of that address.
+    let_go: bool,
+    /// Since when its management Service has no address.
+    hungry_since: Option<Instant>,
 }
 
 /// [`Generation`], with an order.
@@ -109,6 +121,9 @@ impl Ledger {
             tampered: false,
             robbed: false,
             said: BTreeMap::new(),
+            parked_since: None,
+            let_go: false,
+            hungry_since: None,
         };
         Self {
             lives: vec![life; names.len() * usize::from(KEYS)],
@@ -173,6 +188,8 @@ impl Ledger {
     pub(crate) fn hub_restarted(&mut self) {
         for life in &mut self.lives {
             life.belief = Belief::Unknown;
+            life.parked_since = None;
+            life.let_go = false;
         }
     }
 
@@ -269,6 +286,21 @@ impl Ledger {
         };
         let held = self.brake_holds(t, management);
         let life = self.life(t, k);
+        let objects = management.objects.get(id);
+        let cut = objects.is_none_or(Objects::is_cut);
+        if let Belief::Present { .. } = life.belief {
+            life.parked_since = None;
+            life.let_go = false;
+            if let Some(ip) = objects.and_then(Objects::parked)
+                && !life.tampered
+                && !life.robbed
+            {
+                // Whose it was before, it is again.
+                life.known = Some(ip);
+            }
+        } else if plan.parked {
+            life.parked_since.get_or_insert(now);
+        }
         for action in &plan.actions {
             let deletes = matches!(
                 action.write,
@@ -277,8 +309,23 @@ impl Ledger {
                     ..
                 }
             );
+            let of_service = matches!(
+                action.write,
+                Write::Delete {
+                    kind: Kind::Service,
+                    ..
+                }
+            );
             match life.belief {
                 Belief::Present { .. } if !deletes => {}
+                Belief::Deleted | Belief::Absent { .. } if of_service && !life.let_go => {
+                    if let Some(ip) = objects.and_then(Objects::safe) {
+                        let what = format!("{id}: {ip} is given back, because {:?}", action.reason);
+                        return Err(broken(PARKED, what));
+                    }
+                }
+                // There is nothing that anybody could miss.
+                Belief::Absent { .. } if of_service && cut => {}
                 Belief::Deleted | Belief::Absent { deleted: true, .. }
                     if matches!(action.write, Write::Delete { .. }) => {}
                 Belief::Absent { since, .. } if now >= since + GRACE && !held => {}
@@ -299,13 +346,31 @@ impl Ledger {
         Ok(())
     }
 
+    /// The hub lets go of an address that it kept.
+    pub(crate) fn released(&mut self, id: &Id, now: Instant) -> Result<(), Violation> {
+        let long = |since: Option<Instant>, time| since.is_some_and(|since| now >= since + time);
+        let pressed = self.lives.iter().any(|life| long(life.hungry_since, GRACE));
+        let Some((t, k)) = self.number(id) else {
+            return Err(broken(OWNED, format!("{id} is nobody's")));
+        };
+        let life = self.life(t, k);
+        if !pressed && !long(life.parked_since, KEPT) {
+            let since = life.parked_since.map(|since| now - since);
+            return Err(broken(PARKED, format!("{id}: let go after {since:?}")));
+        }
+        life.let_go = true;
+        Ok(())
+    }
+
     /// Whether the brake has to hold a tenant's absent load balancers, counted from what really is there.
     fn brake_holds(&mut self, t: u8, management: &Management) -> bool {
         let (mut absent, mut total) = (0, 0);
         for k in 0..KEYS {
             let id = Id::new(self.names[usize::from(t)].clone(), service_key(k));
             match self.life(t, k).belief {
-                Belief::Absent { deleted: false, .. } if management.objects.contains_key(&id) => {
+                Belief::Absent { deleted: false, .. }
+                    if management.objects.get(&id).is_some_and(|it| !it.is_cut()) =>
+                {
                     absent += 1;
                     total += 1;
                 }
@@ -323,15 +388,17 @@ impl Ledger {
         k: u8,
         answer: &Answer,
         tenants: &Tenants,
-        observed_empty: bool,
+        cut: bool,
         management: &Management,
     ) -> Result<(), Violation> {
         let name = self.names[usize::from(t)].clone();
         let id = Id::new(name.clone(), service_key(k));
-        if answer.outcome == Outcome::Deleted && !observed_empty {
+        if answer.outcome == Outcome::Deleted && !cut {
             return Err(broken(
                 DELETION,
-                format!("{id}: said to be gone, while the hub still sees objects of it"),
+                format!(
+                    "{id}: said to be gone, while the hub still sees more of it than an address"
+                ),
             ));
         }
         let present = match tenants.wanted(&name, &id.key).0 {
@@ -390,13 +457,24 @@ impl Ledger {
     }
 
     /// The management cluster's state as it truly is.
-    pub(crate) fn check(&mut self, management: &Management) -> Result<(), Violation> {
+    pub(crate) fn check(&mut self, management: &Management, now: Instant) -> Result<(), Violation> {
         let mut owners: BTreeMap<IpAddr, (&Id, bool)> = BTreeMap::new();
         for (id, objects) in &management.objects {
             let Some((t, k)) = self.number(id) else {
                 return Err(broken(OWNED, format!("{id} is nobody's")));
             };
             let life = self.life(t, k);
+            match &objects.service {
+                Some(service) if service.object.ingress.is_empty() => {
+                    life.hungry_since.get_or_insert(now);
+                }
+                Some(_) => life.hungry_since = None,
+                None => {
+                    life.hungry_since = None;
+                    life.parked_since = None;
+                    life.let_go = false;
+                }
+            }
             if life.born.is_empty() {
                 return Err(broken(OWNED, format!("{id} never was in its cluster")));
             }
@@ -429,9 +507,12 @@ impl Ledger {
         for t in 0..self.names.len() {
             for k in 0..KEYS {
                 let life = &mut self.lives[t * usize::from(KEYS) + usize::from(k)];
-                if life.robbed {
-                    let id = Id::new(self.names[t].clone(), service_key(k));
-                    life.robbed = management.objects.contains_key(&id);
+                let id = Id::new(self.names[t].clone(), service_key(k));
+                if !management.objects.contains_key(&id) {
+                    life.robbed = false;
+                    life.hungry_since = None;
+                    life.parked_since = None;
+                    life.let_go = false;
                 }
             }
         }

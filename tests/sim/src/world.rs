@@ -315,6 +315,8 @@ impl World {
         for due in [
             self.pump_agents()?,
             self.pump_seats()?,
+            // Before the executor, which plans for those that are let go.
+            self.pump_parking()?,
             self.pump_executor()?,
         ] {
             next = [next, due].into_iter().flatten().min();
@@ -335,7 +337,7 @@ impl World {
     fn check(&mut self) -> Result<(), Violation> {
         if std::mem::take(&mut self.dirty) {
             self.stats.checks += 1;
-            self.ledger.check(&self.management)?;
+            self.ledger.check(&self.management, self.now)?;
         }
         Ok(())
     }
