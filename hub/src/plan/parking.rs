@@ -124,7 +124,9 @@ impl Parking {
 
     /// When the next batch goes, if nobody waits for it.
     fn batch(&self, first: Instant, services: usize, gave: Option<Instant>) -> Instant {
-        let cost = COST.saturating_mul(u32::try_from(services).unwrap_or(u32::MAX));
+        // Those that stay are written anew; of what is parked most goes.
+        let stay = services.saturating_sub(self.parked.len());
+        let cost = COST.saturating_mul(u32::try_from(stay).unwrap_or(u32::MAX));
         let apart = cost.saturating_mul(SHARE).min(LONGEST);
         let ripe = self.parked.values().map(|parked| parked.until).min();
         let earliest = ripe
@@ -201,7 +203,7 @@ mod tests {
         for second in 0..600 {
             let now = start + Duration::from_secs(second);
             parking.park(&id(&format!("s{second}")), KEEP, now);
-            let (due, _) = parking.due(300, Some(now), now);
+            let (due, _) = parking.due(300 + parking.len(), Some(now), now);
             if !due.is_empty() {
                 releases.push((second, due.len()));
             }
@@ -218,12 +220,12 @@ mod tests {
         let after = |seconds| now + Duration::from_secs(seconds);
         let mut parking = Parking::default();
         parking.park(&id("a"), KEEP, now);
-        // 100 Services: 45 s between two batches.
-        let (due, next) = parking.due(100, Some(after(44)), after(45));
+        // 100 Services beside it: 45 s between two batches.
+        let (due, next) = parking.due(101, Some(after(44)), after(45));
         assert_eq!((due, next), (Vec::new(), Some(after(47))));
-        let (due, next) = parking.due(100, Some(after(89)), after(89));
+        let (due, next) = parking.due(101, Some(after(89)), after(89));
         assert_eq!((due, next), (Vec::new(), Some(after(90))));
-        assert_eq!(parking.due(100, Some(after(90)), after(90)).0, [id("a")]);
+        assert_eq!(parking.due(101, Some(after(90)), after(90)).0, [id("a")]);
     }
 
     #[test]

@@ -57,7 +57,8 @@ pub(super) fn of(
 }
 
 /// Whether it waits for an address that is not to be had at present, so that others' parked ones may be what it lacks. MetalLB
-/// says so, and at once; its silence only means that it is busy or away, until that has lasted very long.
+/// says so, and at once: while it is silent it is busy, or away. Of another allocator nothing is heard but its silence; then
+/// it is said from when on that counts.
 pub(super) fn starves(
     seen: &Seen<ObservedService>,
     allocator: Allocator,
@@ -67,16 +68,21 @@ pub(super) fn starves(
     if !seen.object.ingress.is_empty() {
         return Ok(false);
     }
-    let patience = match allocator {
-        Allocator::MetalLb => PATIENCE_AT_MOST,
-        Allocator::Other => PATIENCE,
-    };
-    let due = seen.since + patience;
-    if observed.allocator_says.is_some() || now.instant >= due {
-        Ok(true)
-    } else {
-        Err(due)
+    if allocator == Allocator::MetalLb || observed.allocator_says.is_some() {
+        return Ok(observed.allocator_says.is_some());
     }
+    let due = quiet_since(seen, observed) + PATIENCE;
+    if now.instant < due {
+        Err(due)
+    } else {
+        Ok(true)
+    }
+}
+
+fn quiet_since(seen: &Seen<ObservedService>, observed: &Observed) -> Instant {
+    observed
+        .allocator_gave
+        .map_or(seen.since, |gave| gave.max(seen.since))
 }
 
 fn patience(
@@ -85,10 +91,7 @@ fn patience(
     observed: &Observed,
     now: Now,
 ) -> State {
-    let quiet_since = observed
-        .allocator_gave
-        .map_or(seen.since, |gave| gave.max(seen.since));
-    let due = (quiet_since + PATIENCE).min(seen.since + PATIENCE_AT_MOST);
+    let due = (quiet_since(seen, observed) + PATIENCE).min(seen.since + PATIENCE_AT_MOST);
     if now.instant < due {
         State::Early(due)
     } else {

@@ -509,7 +509,7 @@ fn bend(plan: &mut Plan, want: &Want, observed: &Observed, mutation: Option<Muta
     match mutation {
         Some(Mutation::ReleasedTooEarly) if plan.parked => give_back(plan, observed),
         Some(Mutation::ParkedNotTaken)
-            if observed.is_cut() && matches!(want, Want::Present { .. }) =>
+            if observed.is_cut() && is_pinned(observed) && matches!(want, Want::Present { .. }) =>
         {
             plan.actions.clear();
             give_back(plan, observed);
@@ -546,6 +546,11 @@ fn bend(plan: &mut Plan, want: &Want, observed: &Observed, mutation: Option<Muta
         }
         _ => {}
     }
+}
+
+fn is_pinned(observed: &Observed) -> bool {
+    let service = observed.service.as_ref();
+    service.is_some_and(|seen| !seen.object.shape.steering.pin.is_empty())
 }
 
 fn give_back(plan: &mut Plan, observed: &Observed) {

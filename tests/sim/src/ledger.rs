@@ -29,8 +29,7 @@ use crate::{
 /// How long something must be absent before it may go. The judge's own number: the planner's could be wrong.
 const GRACE: Duration = Duration::from_secs(60);
 
-/// For how long at least an address is kept for a Service that may come back; who has had none for as long as the grace is a
-/// reason to give it back before.
+/// For how long at least an address is kept for a Service that may come back. Nobody waits for one: there are enough.
 const KEPT: Duration = RELEASE_AFTER;
 
 /// An invariant is broken.
@@ -95,8 +94,6 @@ struct Life {
     parked_since: Option<Instant>,
     /// The hub lets go of that address.
     let_go: bool,
-    /// Since when its management Service has no address.
-    hungry_since: Option<Instant>,
 }
 
 /// [`Generation`], with an order.
@@ -123,7 +120,6 @@ impl Ledger {
             said: BTreeMap::new(),
             parked_since: None,
             let_go: false,
-            hungry_since: None,
         };
         Self {
             lives: vec![life; names.len() * usize::from(KEYS)],
@@ -348,14 +344,12 @@ impl Ledger {
 
     /// The hub lets go of an address that it kept.
     pub(crate) fn released(&mut self, id: &Id, now: Instant) -> Result<(), Violation> {
-        let long = |since: Option<Instant>, time| since.is_some_and(|since| now >= since + time);
-        let pressed = self.lives.iter().any(|life| long(life.hungry_since, GRACE));
         let Some((t, k)) = self.number(id) else {
             return Err(broken(OWNED, format!("{id} is nobody's")));
         };
         let life = self.life(t, k);
-        if !pressed && !long(life.parked_since, KEPT) {
-            let since = life.parked_since.map(|since| now - since);
+        let since = life.parked_since.map(|since| now - since);
+        if since.is_none_or(|since| since < KEPT) {
             return Err(broken(PARKED, format!("{id}: let go after {since:?}")));
         }
         life.let_go = true;
@@ -457,23 +451,16 @@ impl Ledger {
     }
 
     /// The management cluster's state as it truly is.
-    pub(crate) fn check(&mut self, management: &Management, now: Instant) -> Result<(), Violation> {
+    pub(crate) fn check(&mut self, management: &Management) -> Result<(), Violation> {
         let mut owners: BTreeMap<IpAddr, (&Id, bool)> = BTreeMap::new();
         for (id, objects) in &management.objects {
             let Some((t, k)) = self.number(id) else {
                 return Err(broken(OWNED, format!("{id} is nobody's")));
             };
             let life = self.life(t, k);
-            match &objects.service {
-                Some(service) if service.object.ingress.is_empty() => {
-                    life.hungry_since.get_or_insert(now);
-                }
-                Some(_) => life.hungry_since = None,
-                None => {
-                    life.hungry_since = None;
-                    life.parked_since = None;
-                    life.let_go = false;
-                }
+            if objects.service.is_none() {
+                life.parked_since = None;
+                life.let_go = false;
             }
             if life.born.is_empty() {
                 return Err(broken(OWNED, format!("{id} never was in its cluster")));
@@ -510,7 +497,6 @@ impl Ledger {
                 let id = Id::new(self.names[t].clone(), service_key(k));
                 if !management.objects.contains_key(&id) {
                     life.robbed = false;
-                    life.hungry_since = None;
                     life.parked_since = None;
                     life.let_go = false;
                 }

@@ -201,7 +201,10 @@ impl World {
         let objects = self.management.objects.get(&self.id(t, k));
         let Some(service) = tenant.cluster.services.get(&k) else {
             return match objects {
-                Some(_) if !self.is_held(t) => Some("objects of what is not wanted".into()),
+                // The brake does not hold what is only parked.
+                Some(objects) if objects.is_cut() || !self.is_held(t) => {
+                    Some("objects of what is not wanted".into())
+                }
                 _ => None,
             };
         };

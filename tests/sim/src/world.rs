@@ -337,7 +337,7 @@ impl World {
     fn check(&mut self) -> Result<(), Violation> {
         if std::mem::take(&mut self.dirty) {
             self.stats.checks += 1;
-            self.ledger.check(&self.management, self.now)?;
+            self.ledger.check(&self.management)?;
         }
         Ok(())
     }
