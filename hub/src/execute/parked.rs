@@ -59,7 +59,8 @@ impl Parked {
         stop: CancellationToken,
     ) {
         loop {
-            let (due, next) = self.due(cache, Instant::now());
+            let now = tokio::time::Instant::now().into_std();
+            let (due, next) = self.due(cache, now);
             if !due.is_empty() {
                 info!(
                     load_balancers = due.len(),
@@ -100,5 +101,54 @@ impl Parked {
     fn lock(&self) -> MutexGuard<'_, Parking> {
         // No panic can leave it half changed.
         self.parking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use berth_common::{identity::TenantName, model::ServiceKey};
+
+    use super::*;
+
+    fn id(name: &str) -> Id {
+        Id::new(
+            TenantName::parse("acme").unwrap(),
+            ServiceKey::new("default", name),
+        )
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn parking_wakes_for_whose_time_is_up_and_for_who_waits() {
+        const KEEP: Duration = Duration::from_secs(30);
+        let (parked, work) = (Arc::new(Parked::default()), Arc::new(Work::new(9)));
+        let stop = CancellationToken::new();
+        let (it, queue, until) = (parked.clone(), work.clone(), stop.clone());
+        let task = tokio::spawn(async move {
+            it.release(&Cache::default(), &queue, |_| (), until).await;
+        });
+        let start = tokio::time::Instant::now();
+        let plan = Plan {
+            parked: true,
+            ..Plan::default()
+        };
+        assert_eq!(parked.planned(&id("a"), &plan, KEEP, start.into_std()), 1);
+        assert_eq!(work.next().await, id("a"));
+        assert!((KEEP..KEEP + 2 * APART).contains(&start.elapsed()));
+
+        let now = tokio::time::Instant::now();
+        parked.planned(&id("b"), &plan, 100 * KEEP, now.into_std());
+        parked.planned(&id("c"), &plan, 100 * KEEP, now.into_std());
+        parked.planned(&id("b"), &Plan::default(), KEEP, now.into_std());
+        let hungry = Plan {
+            starving: true,
+            ..Plan::default()
+        };
+        parked.planned(&id("new"), &hungry, KEEP, now.into_std());
+        assert_eq!(work.next().await, id("c"), "b is wanted again");
+        assert!(now.elapsed() <= Duration::from_secs(1) + 2 * APART);
+        stop.cancel();
+        task.await.unwrap();
     }
 }

@@ -250,7 +250,7 @@ impl World {
         if planned.parked && planned.gone {
             self.stats.effect("gone while its address is parked");
         }
-        if generation.is_some() && observed.is_cut() && observed.service.is_some() {
+        if generation.is_some() && observed.is_cut() && is_pinned(&observed) {
             self.stats.effect("came back to a parked address");
         }
         self.ledger
