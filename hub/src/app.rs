@@ -102,6 +102,7 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     tasks.spawn(health.clone().run(ground, stop.clone()));
     let wishes = Arc::new(Wishes {
         tenants: tenants.clone(),
+        cache: cache.clone(),
         directory: directory.clone(),
         health,
     });
@@ -285,19 +286,20 @@ impl Marks for Planning {
     }
 
     fn observed(&self, tenant: &TenantName) {
-        for key in self.keys(tenant) {
+        for key in self.cache.keys_of(tenant) {
             self.work.add(&Id::new(tenant.clone(), key));
         }
     }
 
     fn keys(&self, tenant: &TenantName) -> Vec<ServiceKey> {
-        self.cache.keys_of(tenant)
+        self.cache.serving_keys_of(tenant)
     }
 }
 
 /// What the executor asks of the tenants and tells them.
 struct Wishes {
     tenants: Arc<Tenants>,
+    cache: Arc<Cache>,
     directory: Arc<Directory>,
     health: Arc<Health>,
 }
@@ -322,6 +324,10 @@ impl Desires for Wishes {
                 nodes,
             },
             Wanted::Deleted(_) => Want::Deleted,
+            // An address that is kept is not missed: it waits for no grace, and no brake holds it.
+            Wanted::Absent if self.cache.rests(&Id::new(tenant.clone(), key.clone())) => {
+                Want::Deleted
+            }
             Wanted::Absent => {
                 let Some(since) = self.tenants.miss(tenant, key, Instant::now()) else {
                     // It came back in this moment, and is work again.

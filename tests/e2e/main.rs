@@ -8,6 +8,7 @@ mod grpcurl;
 mod health;
 mod operator;
 mod outages;
+mod parking;
 mod refusals;
 mod restarts;
 mod support;

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 use berth_lab::{Cluster, Lab, Seen, Writes, eventually};
 
-use crate::support::{SOON, await_nothing_left, await_service_gone, service};
+use crate::support::{SOON, await_cut, await_service_gone, service};
 
 /// Counts what the hub and this tenant's agent write, by the audit logs, and what the tenant's API server was asked to change
 /// at all, by its own metric.
@@ -163,7 +163,7 @@ async fn a_deletion_while_the_hub_is_away_is_done_when_it_is_back() -> Result<()
     lab.hub().start().await?;
     tenant.agent().ready().await?;
     await_service_gone(&tenant, &namespace, "web").await?;
-    await_nothing_left(&lab, "acme", &namespace, "web").await?;
+    await_cut(&lab, "acme", &namespace, "web").await?;
     lab.stop().await?;
     Ok(())
 }

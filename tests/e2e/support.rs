@@ -106,12 +106,33 @@ pub(crate) async fn await_nothing_left(
     namespace: &str,
     service: &str,
 ) -> Result<()> {
+    let kinds = "services,endpointslices,loadbalancers.berth.dev";
+    await_none(lab, kinds, tenant, namespace, service).await
+}
+
+/// Waits until nothing is left of a tenant's Service that traffic could take: its address may still be parked.
+pub(crate) async fn await_cut(
+    lab: &Lab,
+    tenant: &str,
+    namespace: &str,
+    service: &str,
+) -> Result<()> {
+    let kinds = "endpointslices,loadbalancers.berth.dev";
+    await_none(lab, kinds, tenant, namespace, service).await
+}
+
+async fn await_none(
+    lab: &Lab,
+    kinds: &str,
+    tenant: &str,
+    namespace: &str,
+    service: &str,
+) -> Result<()> {
     let home = format!("berth-{tenant}");
     let selector =
         format!("berth.dev/service-namespace={namespace},berth.dev/service-name={service}");
-    let what = format!("nothing of {tenant}:{namespace}/{service} is left in {home}");
+    let what = format!("no {kinds} of {tenant}:{namespace}/{service} is left in {home}");
     eventually(SOON, &what, || async {
-        let kinds = "services,endpointslices,loadbalancers.berth.dev";
         let left = get(lab.management(), &[kinds, "-n", &home, "-l", &selector])
             .await
             .map_err(|e| Seen(e.to_string()))?;

@@ -3,9 +3,7 @@
 use anyhow::Result;
 use berth_lab::Lab;
 
-use crate::support::{
-    SOON, await_event, await_nothing_left, await_service_gone, get, service, tenant,
-};
+use crate::support::{SOON, await_cut, await_event, await_service_gone, get, service, tenant};
 
 #[tokio::test]
 async fn the_tutorials_service_gets_an_address_and_packets_arrive() -> Result<()> {
@@ -46,7 +44,7 @@ async fn the_tutorials_service_gets_an_address_and_packets_arrive() -> Result<()
     acme.kubectl(&["delete", "svc", "backend", "-n", &namespace, "--wait=false"])
         .await?;
     await_service_gone(&acme, &namespace, "backend").await?;
-    await_nothing_left(&lab, "acme", &namespace, "backend").await
+    await_cut(&lab, "acme", &namespace, "backend").await
 }
 
 #[tokio::test]
@@ -121,7 +119,7 @@ async fn point_04_a_type_that_changes_releases_the_load_balancer_and_comes_back(
             .await
     };
     retype("ClusterIP").await?;
-    await_nothing_left(&lab, "types", &namespace, "web").await?;
+    await_cut(&lab, "types", &namespace, "web").await?;
     let what = "status and finalizer are gone";
     berth_lab::eventually(SOON, what, || async {
         let object = get(&tenant, &["service", "web", "-n", &namespace])

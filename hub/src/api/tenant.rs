@@ -53,11 +53,30 @@ pub struct TenantSpec {
     #[schemars(length(max = 100), inner(length(max = 49)))]
     #[x_kube(validation = Rule::new("self.all(range, isCIDR(range))").message("each is a CIDR such as 10.0.0.0/24"))]
     pub requestable_ips: Vec<String>,
+    /// What becomes of the address of a Service that the tenant deletes. `Delete`: it is anybody's after a while
+    /// (`releaseAfterSeconds`). `Retain`: it is kept for a Service of the same namespace and name, until somebody deletes the
+    /// LoadBalancer here. Traffic stops at once in either case.
+    #[serde(default)]
+    pub reclaim_policy: ReclaimPolicy,
+    /// For how long at least the address of a deleted Service is kept for one of the same namespace and name, unless somebody
+    /// else waits for an address; 30 where nothing is given, and not at all with 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 3600), extend("format" = "int32"))]
+    pub release_after_seconds: Option<u32>,
     /// How the hub finds out which of the tenant's nodes can receive traffic. A node that fails gets none, unless all fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self.?timeoutMilliseconds.orValue(500) <= self.?intervalMilliseconds.orValue(1000)")
         .message("a probe ends before the next begins: timeoutMilliseconds (500) is at most intervalMilliseconds (1000)"))]
     pub health_check: Option<HealthCheck>,
+}
+
+/// What becomes of an address.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum ReclaimPolicy {
+    #[default]
+    Delete,
+    Retain,
 }
 
 /// How nodes are probed. What is not said here is as in a cluster with kube-proxy.

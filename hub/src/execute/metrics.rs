@@ -25,6 +25,8 @@ pub struct WriteMetrics {
     writes: Family<WriteLabels, Counter>,
     plans: Histogram,
     queue: Gauge,
+    parked: Gauge,
+    released: Counter,
 }
 
 impl Default for WriteMetrics {
@@ -38,6 +40,8 @@ impl Default for WriteMetrics {
                     .chain(latency_buckets()),
             ),
             queue: Gauge::default(),
+            parked: Gauge::default(),
+            released: Counter::default(),
         }
     }
 }
@@ -60,6 +64,16 @@ impl WriteMetrics {
             "Services that are to be planned, waiting or running",
             self.queue.clone(),
         );
+        registry.register(
+            "berth_load_balancers_parked",
+            "Deleted load balancers whose address is kept for a while",
+            self.parked.clone(),
+        );
+        registry.register(
+            "berth_load_balancers_released",
+            "Addresses of deleted load balancers that were kept for a while and then given back",
+            self.released.clone(),
+        );
     }
 
     pub(super) fn planned(&self, took: Duration) {
@@ -68,6 +82,14 @@ impl WriteMetrics {
 
     pub(super) fn queued(&self, keys: usize) {
         self.queue.set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn parked(&self, keys: usize) {
+        self.parked.set(i64::try_from(keys).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn released(&self, keys: usize) {
+        self.released.inc_by(keys as u64);
     }
 
     pub(super) fn wrote(&self, write: &Write, failure: Option<&Failure>) {

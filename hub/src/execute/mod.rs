@@ -5,6 +5,7 @@
 
 mod failure;
 mod metrics;
+mod parked;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -40,6 +41,7 @@ use crate::{
 
 use failure::Failure;
 pub use metrics::WriteMetrics;
+use parked::Parked;
 use write::Writer;
 
 /// How many keys are worked on at the same time.
@@ -62,7 +64,7 @@ pub trait Desires: Send + Sync + 'static {
     /// What became of it. Comes each time the key is planned, usually with the same words as before.
     fn answer(&self, tenant: &TenantName, key: &ServiceKey, answer: Answer);
 
-    /// The key is not wanted, and nothing is left of it.
+    /// The key is not wanted, and nothing is left of it but, for a while or for good, its address.
     fn gone(&self, tenant: &TenantName, key: &ServiceKey);
 
     /// Whether a plan for this is still to be carried out: asked right before each write, so that nothing is written for a
@@ -80,6 +82,7 @@ pub struct Executor<D> {
     work: Arc<Work>,
     desires: Arc<D>,
     allocator: Allocator,
+    parked: Parked,
     metrics: WriteMetrics,
     /// The last write failed for want of an API server: said once, and once when it is over.
     api_away: AtomicBool,
@@ -103,6 +106,7 @@ impl<D: Desires> Executor<D> {
             work,
             desires,
             allocator,
+            parked: Parked::default(),
             metrics,
             api_away: AtomicBool::new(false),
         }
@@ -118,6 +122,14 @@ impl<D: Desires> Executor<D> {
         }
         let slots = Arc::new(Semaphore::new(CONCURRENCY));
         let mut running = JoinSet::new();
+        let (releasing, until) = (executor.clone(), stop.clone());
+        running.spawn(async move {
+            let it = &*releasing;
+            let released = |count| it.metrics.released(count);
+            it.parked
+                .release(&it.cache, &it.work, released, until)
+                .await;
+        });
         loop {
             let next = async {
                 let slot = slots.clone().acquire_owned().await;
@@ -148,10 +160,16 @@ impl<D: Desires> Executor<D> {
             let facts = self.directory.get(&id.tenant);
             let Some(facts) = facts.filter(|facts| !facts.suspended) else {
                 // What it has stays as it is.
+                self.parked.forget(id);
                 return Done::Settled(None);
             };
             let want = self.desires.want(&id.tenant, &id.key);
-            let plan = self.plan(id, &want, &facts.policy(self.allocator));
+            let policy = facts.policy(self.allocator);
+            let plan = self.plan(id, &want, &policy);
+            let parked = self
+                .parked
+                .planned(id, &plan, policy.release_after, Instant::now());
+            self.metrics.parked(parked);
             if let Some(answer) = plan.answer {
                 self.desires.answer(&id.tenant, &id.key, answer);
             }
@@ -160,6 +178,8 @@ impl<D: Desires> Executor<D> {
             }
             let generation = match &want {
                 Want::Present { generation, .. } | Want::Unreadable { generation, .. } => {
+                    // Should the tenant delete it again, its address is kept anew.
+                    self.cache.keep(id);
                     Some(*generation)
                 }
                 Want::Deleted | Want::Absent { .. } | Want::Unknown => None,

@@ -86,6 +86,51 @@ impl Cache {
             .collect()
     }
 
+    /// The keys of what is more than an address that is kept: what of these a tenant does not want is missed.
+    pub fn serving_keys_of(&self, tenant: &TenantName) -> Vec<ServiceKey> {
+        let state = self.read();
+        let known = state.tenants.get(tenant).into_iter().flatten();
+        known
+            .filter(|(_, observed)| !observed.rests())
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    /// Whether nothing is observed for a key but an address that is kept, if that.
+    pub fn rests(&self, id: &Id) -> bool {
+        let state = self.read();
+        let known = state.tenants.get(&id.tenant);
+        let known = known.and_then(|keys| keys.get(&id.key));
+        known.is_none_or(Observed::rests)
+    }
+
+    /// How many Services there are, in all namespaces of the hub's.
+    pub fn services(&self) -> usize {
+        let state = self.read();
+        let all = state.tenants.values().flat_map(BTreeMap::values);
+        all.filter(|observed| observed.service.is_some()).count()
+    }
+
+    /// When the allocator last gave anybody an address.
+    pub fn allocator_gave(&self) -> Option<Instant> {
+        self.read().allocator_gave
+    }
+
+    /// The time of a parked Service is up. It counts until the Service is gone, or wanted again, or more than parked.
+    pub fn release(&self, id: &Id) {
+        let mut state = self.write();
+        let observed = state.entry(id);
+        observed.released = observed.is_cut() && observed.service.is_some();
+        state.prune(id);
+    }
+
+    /// What was released is wanted again.
+    pub fn keep(&self, id: &Id) {
+        let mut state = self.write();
+        state.entry(id).released = false;
+        state.prune(id);
+    }
+
     /// Resolves when every kind was listed once. Before that, nothing may be planned.
     pub async fn synced(&self) {
         // The sender is ours, and lives as long as the borrow.
@@ -250,6 +295,7 @@ impl State {
             .entry(name::object(id))
             .or_insert_with(|| id.clone());
         let observed = self.entry(id);
+        observed.released &= matches!(object, Object::Service(_));
         match object {
             Object::Service(seen) => {
                 let (served, at) = (!seen.object.ingress.is_empty(), seen.since);
@@ -289,6 +335,7 @@ impl State {
                 let taken = observed.service.take_if(|seen| seen.uid == uid).is_some();
                 if taken {
                     observed.allocator_says = None;
+                    observed.released = false;
                 }
                 taken
             }
@@ -505,6 +552,39 @@ mod tests {
             .map(|key| key.name)
             .collect();
         assert_eq!(keys, ["kept", "late", "new"]);
+    }
+
+    #[test]
+    fn parking_a_release_counts_until_the_service_is_gone_or_wanted() {
+        let cache = Cache::default();
+        let a = id("a");
+        let released = || cache.observed(&a).released;
+        cache.release(&a);
+        assert!(cache.keys_of(&a.tenant).is_empty(), "nothing is there");
+        cache.reported(&a, service("u", 1, &["10.0.0.1"]));
+        cache.release(&a);
+        assert!(released());
+        cache.reported(&a, service("u", 2, &["10.0.0.1"]));
+        assert!(released(), "the same Service still");
+        cache.keep(&a);
+        assert!(!released());
+        cache.release(&a);
+        cache.deleted(&a, Slot::Service, "u", Instant::now());
+        cache.reported(&a, service("v", 4, &["10.0.0.1"]));
+        assert!(!released(), "another one");
+    }
+
+    #[test]
+    fn parking_a_service_alone_serves_nobody_and_counts_for_the_allocator() {
+        let cache = Cache::default();
+        let a = id("a");
+        assert!(cache.rests(&a), "nothing is there");
+        cache.reported(&a, service("u", 1, &["10.0.0.1"]));
+        assert!(cache.rests(&a));
+        assert_eq!(cache.serving_keys_of(&a.tenant), []);
+        assert_eq!(cache.keys_of(&a.tenant), std::slice::from_ref(&a.key));
+        assert_eq!(cache.services(), 1);
+        assert!(cache.allocator_gave().is_some());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 
 use berth_common::identity::TenantName;
@@ -11,7 +12,7 @@ use kube::api::ObjectMeta;
 use tokio::sync::watch;
 
 use crate::{
-    api::{Tenant, TenantStatus},
+    api::{ReclaimPolicy, Tenant, TenantStatus},
     health,
     objects::RELEASE_HELD,
     plan::{Allocator, Policy},
@@ -35,6 +36,10 @@ pub struct TenantFacts {
     pub class: Option<String>,
     /// What the tenant may ask addresses out of.
     pub requestable: Vec<IpNet>,
+    /// For how long the address of a deleted Service is kept.
+    pub release_after: Duration,
+    /// Whether it is kept until an operator lets go of it.
+    pub retain: bool,
     /// How the tenant's nodes are probed.
     pub health: health::Policy,
     /// What stands in the status.
@@ -49,6 +54,8 @@ impl TenantFacts {
             pool: self.pool.clone(),
             class: self.class.clone(),
             requestable: self.requestable.clone(),
+            release_after: self.release_after,
+            retain: self.retain,
         }
     }
 
@@ -56,6 +63,7 @@ impl TenantFacts {
         let name = TenantName::parse(tenant.metadata.name.as_ref()?).ok()?;
         let version = version(&tenant.metadata);
         let annotations = tenant.metadata.annotations.unwrap_or_default();
+        let release_after = tenant.spec.release_after_seconds.unwrap_or(RELEASE_AFTER);
         let facts = Self {
             uid: tenant.metadata.uid?,
             version,
@@ -72,6 +80,8 @@ impl TenantFacts {
                 .iter()
                 .filter_map(|range| range.parse().ok())
                 .collect(),
+            release_after: Duration::from_secs(release_after.into()),
+            retain: tenant.spec.reclaim_policy == ReclaimPolicy::Retain,
             health: tenant
                 .spec
                 .health_check
@@ -94,6 +104,9 @@ impl TenantFacts {
         policy(self) == policy(other)
     }
 }
+
+/// For how long an address is kept, unless the Tenant says otherwise.
+const RELEASE_AFTER: u32 = 30;
 
 /// By which the newer of two is known; 0 where it is no number, as none is on any API server there is.
 pub fn version(meta: &ObjectMeta) -> u64 {
@@ -279,6 +292,27 @@ mod tests {
         assert_eq!(directory.reported(released), None, "nor is a release");
         assert_eq!(directory.to_release().len(), 1);
         assert_eq!(directory.to_release()[0].0, name("a"));
+    }
+
+    #[test]
+    fn parking_addresses_are_kept_as_the_tenant_says_and_a_change_of_it_is_planned() {
+        let directory = Directory::default();
+        let kept = |change: fn(&mut TenantSpec)| {
+            let replan = directory.reported(tenant("a", |tenant| change(&mut tenant.spec)));
+            assert_eq!(replan, Some(name("a")));
+            let policy = directory
+                .get(&name("a"))
+                .unwrap()
+                .policy(Allocator::MetalLb);
+            (policy.release_after.as_secs(), policy.retain)
+        };
+        assert_eq!(kept(|_| ()), (30, false));
+        assert_eq!(
+            kept(|spec| spec.release_after_seconds = Some(0)),
+            (0, false)
+        );
+        let retain = kept(|spec| spec.reclaim_policy = ReclaimPolicy::Retain);
+        assert_eq!(retain, (30, true));
     }
 
     #[test]

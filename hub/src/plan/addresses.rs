@@ -28,6 +28,9 @@ pub(super) fn known(
         .filter(possible)
         .cloned()
         .collect();
+    if service.is_some_and(|service| asks_for_another(service, policy, observed)) {
+        return Vec::new();
+    }
     let mut kept: Vec<Ingress> = observed
         .record
         .iter()
@@ -48,6 +51,17 @@ pub(super) fn known(
         Allocator::MetalLb => kept.iter().all(|address| given.contains(address)),
     };
     if follow { given } else { kept }
+}
+
+/// Whether a Service that was deleted and made anew finds the address of the former one parked, and asks for another: for that
+/// people delete and create. Nobody was told of the parked one yet.
+pub(super) fn asks_for_another(service: &Service, policy: &Policy, observed: &Observed) -> bool {
+    let parked = observed.service.iter().filter(|_| observed.is_cut());
+    let given: Vec<&Ingress> = parked.flat_map(|seen| &seen.object.ingress).collect();
+    let mut asked = service.requested_ips.iter();
+    policy.allocator == Allocator::MetalLb
+        && !given.is_empty()
+        && asked.any(|ip| !given.contains(&&Ingress::Ip(*ip)))
 }
 
 /// What the management Service is pinned to because it was given once: the only trace of it, when the allocator has

@@ -14,10 +14,12 @@ mod backends;
 mod brake;
 mod diff;
 mod health;
+mod parking;
 mod present;
 mod state;
 #[cfg(test)]
 mod tests;
+mod unwanted;
 
 use std::{
     collections::BTreeMap,
@@ -47,6 +49,7 @@ use crate::{
 pub use admit::is_node_port;
 pub use backends::check_node;
 pub use brake::{brake, held_message};
+pub use parking::Parking;
 use present::Wish;
 
 /// How long something may be absent from a verified snapshot before it counts as deleted.
@@ -56,6 +59,8 @@ pub const ABSENCE_GRACE: Duration = Duration::from_secs(60);
 pub const PATIENCE: Duration = Duration::from_secs(2);
 /// After this, who waits is told also while the allocator is busy with others: MetalLB serves a thousand in less.
 pub const PATIENCE_AT_MOST: Duration = Duration::from_secs(60);
+/// The condition of a record of which only the address is left, for the tenant that may come back.
+const RESERVED: &str = "Reserved";
 /// How long a rejection of the API server's stands before the same request is tried again.
 pub const REJECTION_STANDS: Duration = Duration::from_secs(60);
 
@@ -168,6 +173,10 @@ pub struct Policy {
     pub class: Option<String>,
     /// What the tenant may ask addresses out of.
     pub requestable: Vec<IpNet>,
+    /// For how long the address of a Service that the tenant deletes stays parked; zero is not at all.
+    pub release_after: Duration,
+    /// It is kept, before that, until an operator deletes the LoadBalancer.
+    pub retain: bool,
 }
 
 /// An object as the API server last showed it.
@@ -215,12 +224,29 @@ pub struct Observed {
     pub allocator_gave: Option<Instant>,
     /// How the tenant's nodes stand, seen from here. None: they are not probed.
     pub health: Option<Arc<Verdicts>>,
+    /// It is parked, and its time is up ([`Parking`]).
+    pub released: bool,
 }
 
 impl Observed {
     /// Whether no object is there, deleting ones included.
     pub fn is_empty(&self) -> bool {
-        self.record.is_none() && self.service.is_none() && self.slices.is_empty()
+        self.is_cut() && self.service.is_none()
+    }
+
+    /// Whether traffic has no way any more: at most the Service is left, with its address.
+    pub fn is_cut(&self) -> bool {
+        self.record.is_none() && self.slices.is_empty()
+    }
+
+    /// Whether all that is left is an address, parked or reserved, or nothing: nobody misses what is not served.
+    pub fn rests(&self) -> bool {
+        let reserved = |seen: &Arc<Seen<ObservedRecord>>| {
+            let status = seen.object.status.as_ref();
+            let shape = status.and_then(|status| status.shape.as_ref());
+            shape.is_some_and(|shape| shape.programmed.reason == RESERVED)
+        };
+        self.slices.is_empty() && self.record.as_ref().is_none_or(reserved)
     }
 }
 
@@ -301,8 +327,12 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// To be told to the tenant now, also while actions are still running. None: there is nothing to say yet.
     pub answer: Option<Answer>,
-    /// What is not wanted is not there (any more): finalizers may go.
+    /// What is not wanted serves nobody (any more), and is not at the tenant's disposal: finalizers may go.
     pub gone: bool,
+    /// Nobody wants it, and only the Service is left, which keeps its address until it is released.
+    pub parked: bool,
+    /// It is wanted, and waits for an address that the allocator does not give.
+    pub starving: bool,
     /// Plan again at this time, even if nothing happens.
     pub revisit: Option<Instant>,
 }
@@ -345,65 +375,11 @@ pub fn plan(id: &Id, want: &Want, observed: &Observed, policy: &Policy, now: Now
             };
             present::plan(id, &wish, nodes, observed, policy, now)
         }
-        Want::Deleted => deleted(observed),
-        Want::Absent { since, held } => absent(*since, *held, observed, now.instant),
-        Want::Unknown => Plan::default(),
-    }
-}
-
-fn deleted(observed: &Observed) -> Plan {
-    let mut plan = Plan {
-        gone: observed.is_empty(),
-        ..Plan::default()
-    };
-    delete_all(&mut plan, observed, "the tenant deleted the Service");
-    plan
-}
-
-fn absent(since: Instant, held: bool, observed: &Observed, now: Instant) -> Plan {
-    let mut plan = Plan {
-        gone: observed.is_empty(),
-        ..Plan::default()
-    };
-    let due = since + ABSENCE_GRACE;
-    if plan.gone {
-        return plan;
-    }
-    if held {
-        // Nothing tells this key when others have come back and the brake is off: it looks again by itself.
-        plan.revisit_at(now + ABSENCE_GRACE);
-    } else if now < due {
-        plan.revisit_at(due);
-    } else {
-        delete_all(
-            &mut plan,
-            observed,
-            "the tenant's cluster has had no such Service for 60 s",
-        );
-    }
-    plan
-}
-
-fn delete_all(plan: &mut Plan, observed: &Observed, reason: &'static str) {
-    let mut delete = |kind, place, uid: &str, deleting: bool| {
-        if !deleting {
-            let uid = uid.to_owned();
-            plan.act(reason, Write::Delete { kind, place, uid });
+        Want::Deleted => {
+            unwanted::plan(id, observed, policy, now, "the tenant deleted the Service")
         }
-    };
-    for (place, slice) in &observed.slices {
-        delete(
-            Kind::EndpointSlice,
-            Some(*place),
-            &slice.uid,
-            slice.deleting,
-        );
-    }
-    if let Some(service) = &observed.service {
-        delete(Kind::Service, None, &service.uid, service.deleting);
-    }
-    if let Some(record) = &observed.record {
-        delete(Kind::LoadBalancer, None, &record.uid, record.deleting);
+        Want::Absent { since, held } => unwanted::absent(id, *since, *held, observed, policy, now),
+        Want::Unknown => Plan::default(),
     }
 }
 

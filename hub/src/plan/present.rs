@@ -106,16 +106,24 @@ pub(super) fn plan(
         plan.answer = say(outcome);
         return plan;
     }
-    if shape.primary != seen.object.shape.primary {
+    match state::starves(seen, policy.allocator, observed, now) {
+        Ok(starving) => plan.starving = starving,
+        Err(due) => plan.revisit_at(due),
+    }
+    let anew = if shape.primary != seen.object.shape.primary {
+        Some("the primary IP family changes, which takes a new Service")
+    } else if addresses::asks_for_another(service, policy, observed) {
+        Some("another address is asked for than the one that is parked")
+    } else {
+        None
+    };
+    if let Some(reason) = anew {
         let write = Write::Delete {
             kind: Kind::Service,
             place: None,
             uid: seen.uid.clone(),
         };
-        plan.act(
-            "the primary IP family changes, which takes a new Service",
-            write,
-        );
+        plan.act(reason, write);
         return plan;
     }
 

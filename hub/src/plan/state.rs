@@ -4,7 +4,9 @@ use std::{net::IpAddr, time::Instant};
 
 use berth_common::model::{IpFamily, Outcome, Reason, Service};
 
-use super::{Now, Observed, PATIENCE, PATIENCE_AT_MOST, Seen, addresses::ips, is_unicast};
+use super::{
+    Allocator, Now, Observed, PATIENCE, PATIENCE_AT_MOST, Seen, addresses::ips, is_unicast,
+};
 use crate::objects::service::{ObservedService, ServiceShape};
 
 /// How far it has come.
@@ -54,16 +56,42 @@ pub(super) fn of(
     State::Serving
 }
 
+/// Whether it waits for an address that is not to be had at present, so that others' parked ones may be what it lacks. MetalLB
+/// says so, and at once: while it is silent it is busy, or away. Of another allocator nothing is heard but its silence; then
+/// it is said from when on that counts.
+pub(super) fn starves(
+    seen: &Seen<ObservedService>,
+    allocator: Allocator,
+    observed: &Observed,
+    now: Now,
+) -> Result<bool, Instant> {
+    if !seen.object.ingress.is_empty() {
+        return Ok(false);
+    }
+    if allocator == Allocator::MetalLb || observed.allocator_says.is_some() {
+        return Ok(observed.allocator_says.is_some());
+    }
+    let due = quiet_since(seen, observed) + PATIENCE;
+    if now.instant < due {
+        Err(due)
+    } else {
+        Ok(true)
+    }
+}
+
+fn quiet_since(seen: &Seen<ObservedService>, observed: &Observed) -> Instant {
+    observed
+        .allocator_gave
+        .map_or(seen.since, |gave| gave.max(seen.since))
+}
+
 fn patience(
     desired: &ServiceShape,
     seen: &Seen<ObservedService>,
     observed: &Observed,
     now: Now,
 ) -> State {
-    let quiet_since = observed
-        .allocator_gave
-        .map_or(seen.since, |gave| gave.max(seen.since));
-    let due = (quiet_since + PATIENCE).min(seen.since + PATIENCE_AT_MOST);
+    let due = (quiet_since(seen, observed) + PATIENCE).min(seen.since + PATIENCE_AT_MOST);
     if now.instant < due {
         State::Early(due)
     } else {

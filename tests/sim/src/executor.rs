@@ -1,10 +1,13 @@
 //! The hub's executor and watches, as events: the same rounds of planning and writing as in `berth_hub::execute`, around the
 //! real queue, cache and planner, with every await a moment at which anything else may happen.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use berth_common::{
-    model::{Generation, Reason},
+    model::{Generation, Ingress, Reason},
     session::held::Wanted,
 };
 use berth_hub::{
@@ -30,6 +33,8 @@ use crate::{
 const CONCURRENCY: usize = 32;
 /// As in the executor.
 const MAX_ROUNDS: usize = 8;
+/// For how long the address of a deleted Service is kept.
+pub(crate) const RELEASE_AFTER: Duration = Duration::from_secs(10);
 
 impl World {
     pub(crate) fn start_hub(&mut self) {
@@ -187,6 +192,25 @@ impl World {
         }
     }
 
+    /// Lets those parked go whose time is up, as the task beside the executor does. Returns when to look again.
+    pub(crate) fn pump_parking(&mut self) -> Result<Option<Instant>, Violation> {
+        let Some(hub) = self.hub.as_mut().filter(|hub| hub.is_ready()) else {
+            return Ok(None);
+        };
+        let (services, gave) = (hub.cache.services(), hub.cache.allocator_gave());
+        let (due, next) = hub.parking.due(services, gave, self.now);
+        if self.mutation == Some(Mutation::NeverReleased) {
+            return Ok(next);
+        }
+        for id in due {
+            self.ledger.released(&id, self.now)?;
+            hub.cache.release(&id);
+            hub.queue().add(&id);
+            self.stats.effect("released");
+        }
+        Ok(next)
+    }
+
     fn plan_round(&mut self, id: Id) -> Result<(), Violation> {
         let brake_works = !self.is_released(&id);
         let Some(hub) = &mut self.hub else {
@@ -199,6 +223,10 @@ impl World {
             }
             Want::Deleted | Want::Absent { .. } | Want::Unknown => None,
         };
+        if generation.is_some() {
+            // As in the executor, but before the plan: one moment is as good as the other.
+            hub.cache.keep(&id);
+        }
         let now = Now {
             instant: self.now,
             // Nothing is decided by it.
@@ -213,6 +241,18 @@ impl World {
         }
         let epoch = hub.epoch;
         bend(&mut planned, &want, &observed, self.mutation);
+        if planned.parked {
+            hub.parking.park(&id, RELEASE_AFTER, self.now);
+        } else {
+            hub.parking.leave(&id);
+        }
+        hub.parking.starves(&id, planned.starving);
+        if planned.parked && planned.gone {
+            self.stats.effect("gone while its address is parked");
+        }
+        if generation.is_some() && observed.is_cut() && is_pinned(&observed) {
+            self.stats.effect("came back to a parked address");
+        }
         self.ledger
             .planned(&id, &planned, &self.management, self.now)?;
         self.stats.effect("plan");
@@ -236,7 +276,7 @@ impl World {
         let delay = if self.api.u8(0..4) == 0 {
             Self::some(&mut self.api, 0, 2)
         } else {
-            std::time::Duration::ZERO
+            Duration::ZERO
         };
         self.after(
             delay,
@@ -260,10 +300,18 @@ impl World {
         generation: Option<Generation>,
     ) -> Result<(), Violation> {
         let brake_works = !self.is_released(&id);
+        let parked = self
+            .management
+            .objects
+            .iter()
+            .find_map(|(other, objects)| objects.parked().filter(|_| *other != id));
         let Some(hub) = self.hub.as_mut().filter(|hub| hub.epoch == epoch) else {
             return Ok(());
         };
-        if let Some(answer) = plan.answer {
+        if let Some(mut answer) = plan.answer {
+            if let (Some(Mutation::ParkedAddressTold), Some(ip)) = (self.mutation, parked) {
+                answer.ingress = vec![Ingress::Ip(ip)];
+            }
             let to = match self.mutation {
                 Some(Mutation::AnswersCross) => self.tenants.last().map(|t| &t.name),
                 _ => Some(&id.tenant),
@@ -397,7 +445,7 @@ impl World {
         self.plan_round(id)
     }
 
-    fn api_latency(&mut self) -> std::time::Duration {
+    fn api_latency(&mut self) -> Duration {
         let usual = Self::some(&mut self.api, 1, 15);
         if self.now < self.api_slow.0 {
             usual + self.api_slow.1
@@ -434,6 +482,7 @@ fn want(hub: &Hub, id: &Id, brake_works: bool, mutation: Option<Mutation>, now: 
             Want::Deleted
         }
         Wanted::Absent if mutation == Some(Mutation::AbsenceIsDeletion) => Want::Deleted,
+        Wanted::Absent if hub.cache.rests(id) => Want::Deleted,
         Wanted::Absent => {
             let Some(since) = hub.tenants.miss(&id.tenant, &id.key, now) else {
                 return Want::Unknown;
@@ -458,6 +507,13 @@ fn want(hub: &Hub, id: &Id, brake_works: bool, mutation: Option<Mutation>, now: 
 
 fn bend(plan: &mut Plan, want: &Want, observed: &Observed, mutation: Option<Mutation>) {
     match mutation {
+        Some(Mutation::ReleasedTooEarly) if plan.parked => give_back(plan, observed),
+        Some(Mutation::ParkedNotTaken)
+            if observed.is_cut() && is_pinned(observed) && matches!(want, Want::Present { .. }) =>
+        {
+            plan.actions.clear();
+            give_back(plan, observed);
+        }
         Some(Mutation::NotPinned) => {
             for action in &mut plan.actions {
                 if let Write::Service { shape, .. } = &mut action.write {
@@ -492,12 +548,33 @@ fn bend(plan: &mut Plan, want: &Want, observed: &Observed, mutation: Option<Muta
     }
 }
 
+fn is_pinned(observed: &Observed) -> bool {
+    let service = observed.service.as_ref();
+    service.is_some_and(|seen| !seen.object.shape.steering.pin.is_empty())
+}
+
+fn give_back(plan: &mut Plan, observed: &Observed) {
+    if let Some(service) = observed.service.as_ref().filter(|seen| !seen.deleting) {
+        plan.parked = false;
+        plan.actions.push(Action {
+            write: Write::Delete {
+                kind: Kind::Service,
+                place: None,
+                uid: service.uid.clone(),
+            },
+            reason: "a mutation",
+        });
+    }
+}
+
 fn policy() -> Policy {
     Policy {
         allocator: Allocator::MetalLb,
         pool: None,
         class: None,
         requestable: Vec::new(),
+        release_after: RELEASE_AFTER,
+        retain: false,
     }
 }
 

@@ -16,7 +16,7 @@ use berth_hub::{
     execute::PER_TENANT,
     objects::Id,
     observe::Cache,
-    plan::Want,
+    plan::{Parking, Want},
     tenants::{Admission, Marks, Tenants},
     work::Queue,
 };
@@ -64,6 +64,7 @@ pub(crate) struct Hub {
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) cache: Arc<Cache>,
     queue: Arc<Mutex<Queue>>,
+    pub(crate) parking: Parking,
     pub(crate) runs: BTreeMap<Id, Run>,
     /// Reports of each kind come in order: none before this time.
     pub(crate) reported_until: [Instant; 3],
@@ -94,6 +95,7 @@ impl Hub {
             tenants,
             cache,
             queue,
+            parking: Parking::default(),
             runs: BTreeMap::new(),
             reported_until: [now; 3],
             watching: [false; 3],

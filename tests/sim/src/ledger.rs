@@ -21,12 +21,16 @@ use berth_hub::{
 
 use crate::{
     cluster::{key_number, service_key},
+    executor::RELEASE_AFTER,
     management::{Management, Objects, ips},
     op::KEYS,
 };
 
 /// How long something must be absent before it may go. The judge's own number: the planner's could be wrong.
 const GRACE: Duration = Duration::from_secs(60);
+
+/// For how long at least an address is kept for a Service that may come back. Nobody waits for one: there are enough.
+const KEPT: Duration = RELEASE_AFTER;
 
 /// An invariant is broken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,7 @@ pub(crate) const CONVERGES: &str = "5: when faults stop, the system converges";
 pub(crate) const NO_WRITES: &str = "6: unchanged input means no writes";
 pub(crate) const DELETION: &str =
     "nothing goes that its tenant did not delete, but by grace and brake";
+pub(crate) const PARKED: &str = "the address of a deleted Service is kept for it, and not for ever";
 pub(crate) const TOLD: &str = "what the hub holds was told by the tenant";
 pub(crate) const ANSWERS: &str = "an answer speaks of the version that it names";
 pub(crate) const LIVENESS: &str = "a deadline that has passed makes something happen";
@@ -85,6 +90,10 @@ struct Life {
     /// Its address was given to another while its own Service was gone.
     robbed: bool,
     said: BTreeMap<Generation2, Vec<Answer>>,
+    /// Since when this hub keeps its address for a Service that may come back.
+    parked_since: Option<Instant>,
+    /// The hub lets go of that address.
+    let_go: bool,
 }
 
 /// [`Generation`], with an order.
@@ -109,6 +118,8 @@ impl Ledger {
             tampered: false,
             robbed: false,
             said: BTreeMap::new(),
+            parked_since: None,
+            let_go: false,
         };
         Self {
             lives: vec![life; names.len() * usize::from(KEYS)],
@@ -173,6 +184,8 @@ impl Ledger {
     pub(crate) fn hub_restarted(&mut self) {
         for life in &mut self.lives {
             life.belief = Belief::Unknown;
+            life.parked_since = None;
+            life.let_go = false;
         }
     }
 
@@ -269,6 +282,21 @@ impl Ledger {
         };
         let held = self.brake_holds(t, management);
         let life = self.life(t, k);
+        let objects = management.objects.get(id);
+        let cut = objects.is_none_or(Objects::is_cut);
+        if let Belief::Present { .. } = life.belief {
+            life.parked_since = None;
+            life.let_go = false;
+            if let Some(ip) = objects.and_then(Objects::parked)
+                && !life.tampered
+                && !life.robbed
+            {
+                // Whose it was before, it is again.
+                life.known = Some(ip);
+            }
+        } else if plan.parked {
+            life.parked_since.get_or_insert(now);
+        }
         for action in &plan.actions {
             let deletes = matches!(
                 action.write,
@@ -277,8 +305,23 @@ impl Ledger {
                     ..
                 }
             );
+            let of_service = matches!(
+                action.write,
+                Write::Delete {
+                    kind: Kind::Service,
+                    ..
+                }
+            );
             match life.belief {
                 Belief::Present { .. } if !deletes => {}
+                Belief::Deleted | Belief::Absent { .. } if of_service && !life.let_go => {
+                    if let Some(ip) = objects.and_then(Objects::safe) {
+                        let what = format!("{id}: {ip} is given back, because {:?}", action.reason);
+                        return Err(broken(PARKED, what));
+                    }
+                }
+                // There is nothing that anybody could miss.
+                Belief::Absent { .. } if of_service && cut => {}
                 Belief::Deleted | Belief::Absent { deleted: true, .. }
                     if matches!(action.write, Write::Delete { .. }) => {}
                 Belief::Absent { since, .. } if now >= since + GRACE && !held => {}
@@ -299,13 +342,29 @@ impl Ledger {
         Ok(())
     }
 
+    /// The hub lets go of an address that it kept.
+    pub(crate) fn released(&mut self, id: &Id, now: Instant) -> Result<(), Violation> {
+        let Some((t, k)) = self.number(id) else {
+            return Err(broken(OWNED, format!("{id} is nobody's")));
+        };
+        let life = self.life(t, k);
+        let since = life.parked_since.map(|since| now - since);
+        if since.is_none_or(|since| since < KEPT) {
+            return Err(broken(PARKED, format!("{id}: let go after {since:?}")));
+        }
+        life.let_go = true;
+        Ok(())
+    }
+
     /// Whether the brake has to hold a tenant's absent load balancers, counted from what really is there.
     fn brake_holds(&mut self, t: u8, management: &Management) -> bool {
         let (mut absent, mut total) = (0, 0);
         for k in 0..KEYS {
             let id = Id::new(self.names[usize::from(t)].clone(), service_key(k));
             match self.life(t, k).belief {
-                Belief::Absent { deleted: false, .. } if management.objects.contains_key(&id) => {
+                Belief::Absent { deleted: false, .. }
+                    if management.objects.get(&id).is_some_and(|it| !it.is_cut()) =>
+                {
                     absent += 1;
                     total += 1;
                 }
@@ -323,15 +382,17 @@ impl Ledger {
         k: u8,
         answer: &Answer,
         tenants: &Tenants,
-        observed_empty: bool,
+        cut: bool,
         management: &Management,
     ) -> Result<(), Violation> {
         let name = self.names[usize::from(t)].clone();
         let id = Id::new(name.clone(), service_key(k));
-        if answer.outcome == Outcome::Deleted && !observed_empty {
+        if answer.outcome == Outcome::Deleted && !cut {
             return Err(broken(
                 DELETION,
-                format!("{id}: said to be gone, while the hub still sees objects of it"),
+                format!(
+                    "{id}: said to be gone, while the hub still sees more of it than an address"
+                ),
             ));
         }
         let present = match tenants.wanted(&name, &id.key).0 {
@@ -397,6 +458,10 @@ impl Ledger {
                 return Err(broken(OWNED, format!("{id} is nobody's")));
             };
             let life = self.life(t, k);
+            if objects.service.is_none() {
+                life.parked_since = None;
+                life.let_go = false;
+            }
             if life.born.is_empty() {
                 return Err(broken(OWNED, format!("{id} never was in its cluster")));
             }
@@ -429,9 +494,11 @@ impl Ledger {
         for t in 0..self.names.len() {
             for k in 0..KEYS {
                 let life = &mut self.lives[t * usize::from(KEYS) + usize::from(k)];
-                if life.robbed {
-                    let id = Id::new(self.names[t].clone(), service_key(k));
-                    life.robbed = management.objects.contains_key(&id);
+                let id = Id::new(self.names[t].clone(), service_key(k));
+                if !management.objects.contains_key(&id) {
+                    life.robbed = false;
+                    life.parked_since = None;
+                    life.let_go = false;
                 }
             }
         }

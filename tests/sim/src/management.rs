@@ -95,6 +95,30 @@ impl Objects {
 }
 
 impl Objects {
+    /// Whether traffic has no way.
+    pub(crate) fn is_cut(&self) -> bool {
+        self.record.is_none() && self.slices.is_empty()
+    }
+
+    /// The address that is all that is left.
+    pub(crate) fn parked(&self) -> Option<IpAddr> {
+        let service = self.service.as_ref().filter(|it| !it.deleting)?;
+        let given = ips(&service.object.ingress);
+        let pinned = self.pinned();
+        let alone = self.is_cut() && pinned.iter().all(|ip| given.contains(ip));
+        given.first().filter(|_| alone).copied()
+    }
+
+    /// The address that everybody who looks knows of: given, and pinned by one who knew that.
+    pub(crate) fn safe(&self) -> Option<IpAddr> {
+        let service = self.service.as_ref().filter(|it| !it.deleting)?;
+        let given = ips(&service.object.ingress);
+        given
+            .first()
+            .filter(|ip| self.pinned().contains(ip))
+            .copied()
+    }
+
     /// The node port of the version on record.
     pub(crate) fn recorded_port(&self) -> Option<u16> {
         let record = self.record.as_ref()?;

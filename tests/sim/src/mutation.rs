@@ -49,6 +49,14 @@ pub enum Mutation {
     WritesRepeated,
     /// The address of a Service that is being deleted is told.
     DyingAddressTold,
+    /// What is parked is given back at once.
+    ReleasedTooEarly,
+    /// Who comes back to a parked address is not given it.
+    ParkedNotTaken,
+    /// What is parked is never given back.
+    NeverReleased,
+    /// A parked address is told to another of the tenant's Services.
+    ParkedAddressTold,
     /// A plan is carried out, though what it was made for was overtaken meanwhile.
     OvertakenPlan,
     /// Nodes that come and go change no backends.

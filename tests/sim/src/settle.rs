@@ -19,8 +19,9 @@ use crate::{
 };
 
 /// How long the system may take after the last fault: a half-open connection is found (30 s), the agent stays away (60 s), and
-/// what is absent waits for its grace (60 s), with half a minute for what is to be done in between.
-pub const BOUND: Duration = Duration::from_secs(180);
+/// what is absent waits for its grace (60 s) and its address is kept for a while (half a minute with the batch that it goes in),
+/// with half a minute for what is to be done in between.
+pub const BOUND: Duration = Duration::from_secs(210);
 /// For how long it must be so: longer than the hub's patience with an allocator, and than any wait before a retry.
 const STABLE: Duration = Duration::from_secs(3);
 /// How often it is looked whether it has converged.
@@ -200,7 +201,10 @@ impl World {
         let objects = self.management.objects.get(&self.id(t, k));
         let Some(service) = tenant.cluster.services.get(&k) else {
             return match objects {
-                Some(_) if !self.is_held(t) => Some("objects of what is not wanted".into()),
+                // The brake does not hold what is only parked.
+                Some(objects) if objects.is_cut() || !self.is_held(t) => {
+                    Some("objects of what is not wanted".into())
+                }
                 _ => None,
             };
         };

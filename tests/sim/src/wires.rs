@@ -321,9 +321,9 @@ impl World {
                 };
                 let Some(k) = key_number(&key) else { continue };
                 let id = Id::new(self.tenants[usize::from(t)].name.clone(), key);
-                let empty = hub.cache.observed(&id).is_empty();
+                let cut = hub.cache.observed(&id).is_cut();
                 self.ledger
-                    .emitted(t, k, &answer, &hub.tenants, empty, &self.management)?;
+                    .emitted(t, k, &answer, &hub.tenants, cut, &self.management)?;
             }
         }
         let latency = self.latency(t);

@@ -315,6 +315,8 @@ impl World {
         for due in [
             self.pump_agents()?,
             self.pump_seats()?,
+            // Before the executor, which plans for those that are let go.
+            self.pump_parking()?,
             self.pump_executor()?,
         ] {
             next = [next, due].into_iter().flatten().min();

@@ -23,6 +23,7 @@ enum Event {
     VanishesService,
     VanishesSlices,
     VanishesRecord,
+    Releases,
 }
 
 fn services() -> impl Strategy<Value = Service> {
@@ -87,6 +88,7 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::VanishesService),
         1 => Just(Event::VanishesSlices),
         1 => Just(Event::VanishesRecord),
+        1 => Just(Event::Releases),
     ]
 }
 
@@ -169,6 +171,10 @@ impl World {
             Event::VanishesService => self.model.observed.service = None,
             Event::VanishesSlices => self.model.observed.slices.clear(),
             Event::VanishesRecord => self.model.lose_record(),
+            Event::Releases => {
+                let observed = &mut self.model.observed;
+                observed.released = observed.is_cut() && observed.service.is_some();
+            }
         }
     }
 
@@ -196,12 +202,17 @@ proptest! {
         for event in history {
             let before = world.model.writes.len();
             world.happen(event);
+            let (rests, released) = (world.model.observed.rests(), world.model.observed.released);
+            let addresses = world.model.ingress();
             world.model.settle(&world.want);
             prop_assert_eq!(world.model.plan(&world.want).actions, vec![], "rest");
             for action in &world.model.writes[before..] {
                 let Write::Delete { kind, .. } = &action.write else { continue };
                 let renewed = *kind == Kind::Service && action.reason.starts_with("the primary IP family");
-                prop_assert!(world.may_delete() || renewed || *kind == Kind::EndpointSlice, "{action:?}");
+                let unused = rests && matches!(world.want, Want::Absent { .. });
+                prop_assert!(world.may_delete() || unused || renewed || *kind == Kind::EndpointSlice, "{action:?}");
+                let kept = !addresses.is_empty() && !released && !renewed;
+                prop_assert!(*kind != Kind::Service || !kept, "{addresses:?} is kept: {action:?}");
             }
             if matches!(world.want, Want::Unknown) {
                 prop_assert_eq!(world.model.writes.len(), before, "unknown means hands off");

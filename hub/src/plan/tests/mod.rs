@@ -3,6 +3,7 @@
 mod health;
 mod history;
 mod model;
+mod parked;
 mod refusals;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -28,6 +29,8 @@ fn policy() -> Policy {
         pool: Some("management-pool".into()),
         class: None,
         requestable: vec!["10.10.255.240/28".parse().unwrap()],
+        release_after: Duration::from_secs(30),
+        retain: false,
     }
 }
 
@@ -167,10 +170,10 @@ fn nothing_is_planned_for_a_tenant_that_has_not_synced() {
 }
 
 #[test]
-fn point_07_delete_is_idempotent_and_done_when_nothing_is_left() {
+fn point_07_delete_is_idempotent_and_done_when_nothing_serves() {
     let (mut model, _) = served();
     assert!(!model.plan(&Want::Deleted).gone);
-    for writes in [3, 0] {
+    for writes in [2, 0] {
         assert_eq!(model.settle(&Want::Deleted), writes);
         assert!(model.gone);
     }
@@ -207,8 +210,8 @@ fn absence_deletes_after_its_grace_and_never_while_held() {
         ..Plan::default()
     };
     assert_eq!(model.plan(&absent(true)), held);
-    assert_eq!(model.settle(&absent(false)), 3);
-    assert!(model.gone);
+    assert_eq!(model.settle(&absent(false)), 2);
+    assert!(model.gone && model.parked);
 }
 
 #[test]

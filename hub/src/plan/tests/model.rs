@@ -25,6 +25,8 @@ pub(super) struct Model {
     pub(super) answer: Option<Answer>,
     /// Whether the last plan found nothing left.
     pub(super) gone: bool,
+    /// Whether it left the Service parked.
+    pub(super) parked: bool,
     next: u64,
     record: serde_json::Value,
 }
@@ -43,6 +45,7 @@ impl Model {
             writes: Vec::new(),
             answer: None,
             gone: false,
+            parked: false,
             next: 0,
             record: json!(null),
         }
@@ -61,6 +64,7 @@ impl Model {
                 self.answer = Some(answer);
             }
             self.gone = plan.gone;
+            self.parked = plan.parked;
             if plan.actions.is_empty() {
                 return self.writes.len() - before;
             }

@@ -1,0 +1,138 @@
+//! The plan for a Service that its tenant does not have any more. Traffic loses its way at once: slices and record go. What
+//! becomes of the address is the operator's policy: the Service stays *parked* with it for a while, or record and Service
+//! stay for good, *reserved*. Both are seen in the objects alone, so that a crash at any step loses nothing.
+
+use std::time::Instant;
+
+use berth_common::identity::TenantName;
+
+use super::{ABSENCE_GRACE, Now, Observed, Plan, Policy, RESERVED, Seen, Write, addresses, diff};
+use crate::objects::{
+    Id, Kind, name,
+    record::{ConditionShape, ObservedRecord, StatusShape},
+    service::ObservedService,
+};
+
+/// Nobody has said that it is deleted: it goes after a grace, unless the brake holds it.
+pub(super) fn absent(
+    id: &Id,
+    since: Instant,
+    held: bool,
+    observed: &Observed,
+    policy: &Policy,
+    now: Now,
+) -> Plan {
+    let due = since + ABSENCE_GRACE;
+    if observed.rests() {
+        let reason = "the tenant has no such Service, and nothing was served";
+        return plan(id, observed, policy, now, reason);
+    }
+    if !held && now.instant >= due {
+        let reason = "the tenant's cluster has had no such Service for 60 s";
+        return plan(id, observed, policy, now, reason);
+    }
+    let mut plan = Plan::default();
+    // Nothing tells this key when others have come back and the brake is off: it looks again by itself.
+    plan.revisit_at(if held {
+        now.instant + ABSENCE_GRACE
+    } else {
+        due
+    });
+    plan
+}
+
+/// It may go now.
+pub(super) fn plan(
+    id: &Id,
+    observed: &Observed,
+    policy: &Policy,
+    now: Now,
+    reason: &'static str,
+) -> Plan {
+    let mut plan = Plan::default();
+    for (place, slice) in &observed.slices {
+        delete(&mut plan, reason, Kind::EndpointSlice, slice, Some(*place));
+    }
+    if let Some(record) = reserved(observed, policy) {
+        let status = status(id, record, policy, observed);
+        diff::status(&mut plan, status, record, now);
+        // Told as reserved, it is not missed when its deletion is forgotten.
+        plan.gone = plan.actions.is_empty() && observed.slices.is_empty();
+        return plan;
+    }
+    if let Some(record) = &observed.record {
+        delete(&mut plan, reason, Kind::LoadBalancer, record, None);
+    }
+    let service = observed.service.as_ref();
+    plan.gone = observed.is_cut() && service.is_none_or(|seen| !seen.deleting);
+    let Some(service) = service.filter(|seen| !seen.deleting) else {
+        return plan;
+    };
+    if observed.released {
+        let reason = "its address was kept for long enough";
+        delete(&mut plan, reason, Kind::Service, service, None);
+    } else if policy.release_after.is_zero() || !has_address(&service.object) {
+        delete(&mut plan, reason, Kind::Service, service, None);
+    } else {
+        plan.parked = observed.is_cut();
+    }
+    plan
+}
+
+fn delete<T>(
+    plan: &mut Plan,
+    reason: &'static str,
+    kind: Kind,
+    seen: &Seen<T>,
+    place: Option<crate::objects::backend_slice::Place>,
+) {
+    if !seen.deleting {
+        let uid = seen.uid.clone();
+        plan.act(reason, Write::Delete { kind, place, uid });
+    }
+}
+
+/// Whether there is anything to keep: an address, or one that the allocator was told to give and will.
+fn has_address(service: &ObservedService) -> bool {
+    !service.ingress.is_empty() || !service.shape.steering.pin.is_empty()
+}
+
+/// The record of what is kept for good. Where an operator deleted the record, or there never was one, nothing is.
+fn reserved<'a>(observed: &'a Observed, policy: &Policy) -> Option<&'a ObservedRecord> {
+    let service = observed.service.as_ref().filter(|seen| !seen.deleting)?;
+    let record = observed.record.as_ref().filter(|seen| !seen.deleting)?;
+    let keeps = policy.retain && has_address(&service.object);
+    keeps.then_some(&record.object)
+}
+
+fn status(id: &Id, record: &ObservedRecord, policy: &Policy, observed: &Observed) -> StatusShape {
+    let known = addresses::known(None, policy, observed);
+    let because = |message: String| ConditionShape {
+        status: false,
+        reason: RESERVED.into(),
+        message,
+    };
+    StatusShape {
+        addresses: if known.is_empty() {
+            record.addresses().to_vec()
+        } else {
+            known
+        },
+        accepted: ConditionShape {
+            status: true,
+            reason: "Accepted".into(),
+            message: String::new(),
+        },
+        programmed: because(message(&id.tenant, &name::object(id))),
+        backends_healthy: because(String::new()),
+        observed_generation: record.generation,
+    }
+}
+
+fn message(tenant: &TenantName, name: &str) -> String {
+    format!(
+        "the tenant has no such Service any more, and the address is kept for it (reclaimPolicy Retain); to let go of the \
+         address: kubectl delete loadbalancers.berth.dev {name} --namespace {}",
+        tenant.namespace()
+    )
+}
