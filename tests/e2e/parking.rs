@@ -48,9 +48,11 @@ async fn point_05_parking_a_deleted_service_comes_back_to_its_address_and_a_reta
     let ip = tenant.await_ip(&namespace, "web").await?;
     let before = managed(&lab, "acme", "web").await?;
 
-    // The tenant's Service is gone, and the address is kept: another Service gets another one.
+    // The tenant's Service is gone, and the address is kept, also by a hub that starts anew: another Service gets another one.
     delete("web").await?;
     assert_eq!(managed(&lab, "acme", "web").await?, before);
+    lab.hub().kill().await?;
+    lab.hub().start().await?;
     tenant.apply_in(&namespace, &service("between", "")).await?;
     assert_ne!(tenant.await_ip(&namespace, "between").await?, ip);
     tenant.apply_in(&namespace, &service("web", "")).await?;

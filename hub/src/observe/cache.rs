@@ -98,10 +98,7 @@ impl Cache {
 
     /// Whether nothing is observed for a key but an address that is kept, if that.
     pub fn rests(&self, id: &Id) -> bool {
-        let state = self.read();
-        let known = state.tenants.get(&id.tenant);
-        let known = known.and_then(|keys| keys.get(&id.key));
-        known.is_none_or(Observed::rests)
+        !self.observed_is(id, |observed| !observed.rests())
     }
 
     /// How many Services there are, in all namespaces of the hub's.
@@ -118,17 +115,25 @@ impl Cache {
 
     /// The time of a parked Service is up. It counts until the Service is gone, or wanted again, or more than parked.
     pub fn release(&self, id: &Id) {
-        let mut state = self.write();
-        let observed = state.entry(id);
-        observed.released = observed.is_cut() && observed.service.is_some();
-        state.prune(id);
+        if let Some(observed) = self.write().known(id) {
+            observed.released = observed.is_cut() && observed.service.is_some();
+        }
     }
 
     /// What was released is wanted again.
     pub fn keep(&self, id: &Id) {
-        let mut state = self.write();
-        state.entry(id).released = false;
-        state.prune(id);
+        // Asked with every plan, and nearly always in vain.
+        if self.observed_is(id, |observed| observed.released)
+            && let Some(observed) = self.write().known(id)
+        {
+            observed.released = false;
+        }
+    }
+
+    fn observed_is(&self, id: &Id, what: impl FnOnce(&Observed) -> bool) -> bool {
+        let state = self.read();
+        let known = state.tenants.get(&id.tenant);
+        known.and_then(|keys| keys.get(&id.key)).is_some_and(what)
     }
 
     /// Resolves when every kind was listed once. Before that, nothing may be planned.
@@ -261,6 +266,10 @@ impl State {
             .or_default()
             .entry(id.key.clone())
             .or_default()
+    }
+
+    fn known(&mut self, id: &Id) -> Option<&mut Observed> {
+        self.tenants.get_mut(&id.tenant)?.get_mut(&id.key)
     }
 
     /// The watch of a kind has come to this version.

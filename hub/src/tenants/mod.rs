@@ -117,8 +117,8 @@ pub trait Marks: Send + Sync {
     fn service(&self, tenant: &TenantName, key: &ServiceKey);
     /// Everything that is observed of a tenant in the management cluster.
     fn observed(&self, tenant: &TenantName);
-    /// What that is now. Whatever of it a tenant does not want is missed as soon as its state is whole, all at once: found
-    /// one by one, the first would be too few for the brake.
+    /// What of that is more than an address that is kept. Whatever of it a tenant does not want is missed as soon as its state
+    /// is whole, all at once: found one by one, the first would be too few for the brake.
     fn keys(&self, _tenant: &TenantName) -> Vec<ServiceKey> {
         Vec::new()
     }
@@ -311,7 +311,7 @@ impl Tenants {
         self.with(tenant, |state| state.answer(key, answer));
     }
 
-    /// Nothing is left of a load balancer that the tenant deleted, or that was missed.
+    /// Nothing is left but an address, if that, of a load balancer that the tenant deleted, or that was missed.
     pub fn gone(&self, tenant: &TenantName, key: &ServiceKey) {
         self.with(tenant, |state| state.gone(key));
         self.changed.notify_waiters();

@@ -192,9 +192,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(800))]
 
     #[test]
-    fn every_history_comes_to_rest_and_deletes_only_what_was_to_go(history in prop::collection::vec(events(), 1..25)) {
+    fn every_history_comes_to_rest_and_deletes_only_what_was_to_go(
+        history in prop::collection::vec(events(), 1..25),
+        retain in any::<bool>(),
+    ) {
         let mut world = World {
-            model: Model::new(id(), policy()),
+            model: Model::new(id(), Policy { retain, ..policy() }),
             want: Want::Unknown,
             generation: 0,
             nodes: node_list(2),
