@@ -2,7 +2,8 @@
 
 use std::{env, process::ExitCode};
 
-/// Thousands of sessions are as many small allocations that come and go: docs/benchmarks.md has the figures.
+/// Thousands of sessions are as many small allocations that come and go. A bare stream of tonic over rustls took 43 KiB with glibc's
+/// malloc and 34 KiB with this one; the hub itself was not compared.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
