@@ -14,8 +14,9 @@ use std::{
 
 use berth_common::{
     identity::{TenantName, TrustDomain},
-    model::{Answer, Generation, Ingress, Outcome, ServiceKey},
+    model::{Answer, Generation, Ingress, Outcome, Reason, ServiceKey},
     session::{held::Wanted, hub::Limits},
+    wire::Refusal,
 };
 use berth_hub::{
     listen::{self, ListenLimits, ListenMetrics},
@@ -308,7 +309,12 @@ impl Planner {
                     self.missed.lock().unwrap().insert(id);
                 }
             }
-            Wanted::Unreadable { .. } | Wanted::Unknown => {}
+            Wanted::Unreadable {
+                generation,
+                refusal,
+                ..
+            } => tenants.answer(tenant, key, refused(generation, refusal)),
+            Wanted::Unknown => {}
         }
     }
 }
@@ -332,6 +338,17 @@ impl Marks for Planner {
 }
 
 /// The answer that a version is served.
+fn refused(generation: Generation, refusal: Refusal) -> Answer {
+    Answer {
+        generation,
+        outcome: Outcome::Refused {
+            field: refusal.field,
+            why: Reason::new(refusal.reason, refusal.message),
+        },
+        ingress: Vec::new(),
+    }
+}
+
 pub(crate) fn programmed(generation: Generation) -> Answer {
     Answer {
         generation,
