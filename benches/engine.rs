@@ -16,7 +16,7 @@ use berth_common::{
         agent::{AgentInfo, AgentSession, Source},
         digest::Digests,
         held::Held,
-        hub::{HubSession, Limits},
+        hub::{HubSession, Limits, TurnNews},
     },
 };
 use divan::{Bencher, counter::ItemsCount};
@@ -104,6 +104,10 @@ impl Pair {
                 if let Some(greeting) = taken.greeting {
                     self.hub
                         .accept(&greeting, Duration::from_secs(1), &mut self.held, now);
+                }
+                // There is nobody else to wait for.
+                if taken.turn == Some(TurnNews::Asked) {
+                    self.hub.turn(0);
                 }
             }
             while let Some(message) = self.hub.next_message(now) {
