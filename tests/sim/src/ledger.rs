@@ -349,7 +349,9 @@ impl Ledger {
         };
         let life = self.life(t, k);
         let since = life.parked_since.map(|since| now - since);
-        if since.is_none_or(|since| since < KEPT) {
+        // What somebody else took away meanwhile is nobody's loss.
+        let lost = since.is_none() && !life.tampered;
+        if lost || since.is_some_and(|since| since < KEPT) {
             return Err(broken(PARKED, format!("{id}: let go after {since:?}")));
         }
         life.let_go = true;
@@ -495,7 +497,8 @@ impl Ledger {
             for k in 0..KEYS {
                 let life = &mut self.lives[t * usize::from(KEYS) + usize::from(k)];
                 let id = Id::new(self.names[t].clone(), service_key(k));
-                if !management.objects.contains_key(&id) {
+                // After somebody's hand the hub may act for a moment on what it saw before.
+                if !management.objects.contains_key(&id) && !life.tampered {
                     life.robbed = false;
                     life.parked_since = None;
                     life.let_go = false;
