@@ -92,18 +92,23 @@ async fn point_34_two_tenants_with_one_node_port_and_one_name_never_meet() -> Re
         let answer = client.get(&url(&served[1].0, 80)).await?;
         ensure!(word(&answer, "host")?.starts_with("bravo-pod"), "{answer}");
         let mine = "berth.dev/service-namespace=shop";
-        eventually(
-            SOON,
-            "one management Service of the two is left",
-            || async {
-                let argv = ["get", "services", "-A", "-l", mine, "-o", "name"];
-                let names = lab.management().kubectl(&argv).await?;
-                match names.lines().count() {
-                    1 => Ok(()),
-                    _ => Err(Seen(names)),
-                }
-            },
-        )
+        eventually(SOON, "one record of the two is left", || async {
+            // The Service stays a while longer: its address is parked.
+            let argv = [
+                "get",
+                "loadbalancers.berth.dev",
+                "-A",
+                "-l",
+                mine,
+                "-o",
+                "name",
+            ];
+            let names = lab.management().kubectl(&argv).await?;
+            match names.lines().count() {
+                1 => Ok(()),
+                _ => Err(Seen(names)),
+            }
+        })
         .await?;
         Ok(())
     };

@@ -20,7 +20,7 @@ pub struct Pods<'a> {
 }
 
 impl<'a> Pods<'a> {
-    /// Pods that may be anywhere and end at once.
+    /// Pods on all nodes alike, whatever pods of an earlier version are where, that end at once.
     #[must_use]
     pub fn new(name: &'a str, replicas: usize) -> Self {
         Self {
@@ -59,7 +59,8 @@ impl<'a> Pods<'a> {
              selector: {{matchLabels: {{app: {name}}}}}\n  strategy: {{rollingUpdate: {{maxUnavailable: 0, maxSurge: 1}}}}\n  \
              template:\n    metadata: {{labels: {{app: {name}, version: v{version}}}}}\n    spec:\n{node}      \
              topologySpreadConstraints:\n      - {{maxSkew: 1, topologyKey: kubernetes.io/hostname, \
-             whenUnsatisfiable: ScheduleAnyway, labelSelector: {{matchLabels: {{app: {name}}}}}}}\n      \
+             whenUnsatisfiable: DoNotSchedule, nodeTaintsPolicy: Honor, matchLabelKeys: [pod-template-hash], \
+             labelSelector: {{matchLabels: {{app: {name}}}}}}}\n      \
              containers: [{{name: echo, image: \"lab.local/echo:1\"{hook}}}]\n"
         )
     }
