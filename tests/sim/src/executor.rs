@@ -13,15 +13,13 @@ use berth_common::{
 use berth_hub::{
     objects::{Id, Kind},
     observe::{Object, Slot},
-    plan::{
-        Action, Allocator, Now, Observed, Plan, Policy, REJECTION_STANDS, Rejection, Want, Write,
-        brake, plan,
-    },
+    plan::{Allocator, Now, Plan, Policy, REJECTION_STANDS, Rejection, Want, Write, brake, plan},
     work::Done,
 };
 use k8s_openapi::jiff::Timestamp;
 
 use crate::{
+    bend::{bend, is_pinned},
     hub::{Hub, Run},
     ledger::{FENCED, Violation, broken},
     management::{Reply, Report},
@@ -502,68 +500,6 @@ fn want(hub: &Hub, id: &Id, brake_works: bool, mutation: Option<Mutation>, now: 
             held: false,
         },
         Wanted::Unknown => Want::Unknown,
-    }
-}
-
-fn bend(plan: &mut Plan, want: &Want, observed: &Observed, mutation: Option<Mutation>) {
-    match mutation {
-        Some(Mutation::ReleasedTooEarly) if plan.parked => give_back(plan, observed),
-        Some(Mutation::ParkedNotTaken)
-            if observed.is_cut() && is_pinned(observed) && matches!(want, Want::Present { .. }) =>
-        {
-            plan.actions.clear();
-            give_back(plan, observed);
-        }
-        Some(Mutation::NotPinned) => {
-            for action in &mut plan.actions {
-                if let Write::Service { shape, .. } = &mut action.write {
-                    shape.steering.pin.clear();
-                }
-            }
-        }
-        Some(Mutation::DyingAddressTold) => {
-            if let (Some(answer), Some(dying)) = (&mut plan.answer, &observed.service)
-                && dying.deleting
-            {
-                answer.ingress.clone_from(&dying.object.ingress);
-            }
-        }
-        Some(Mutation::BackendsForgotten) => plan
-            .actions
-            .retain(|action| !matches!(action.write, Write::Slice { uid: Some(_), .. })),
-        Some(Mutation::WritesRepeated) => {
-            if let (Want::Present { .. }, Some(record)) = (want, &observed.record)
-                && plan.actions.is_empty()
-            {
-                plan.actions.push(Action {
-                    write: Write::Record {
-                        uid: Some(record.uid.clone()),
-                        spec: Box::new(record.object.spec.clone()),
-                    },
-                    reason: "a mutation",
-                });
-            }
-        }
-        _ => {}
-    }
-}
-
-fn is_pinned(observed: &Observed) -> bool {
-    let service = observed.service.as_ref();
-    service.is_some_and(|seen| !seen.object.shape.steering.pin.is_empty())
-}
-
-fn give_back(plan: &mut Plan, observed: &Observed) {
-    if let Some(service) = observed.service.as_ref().filter(|seen| !seen.deleting) {
-        plan.parked = false;
-        plan.actions.push(Action {
-            write: Write::Delete {
-                kind: Kind::Service,
-                place: None,
-                uid: service.uid.clone(),
-            },
-            reason: "a mutation",
-        });
     }
 }
 

@@ -26,12 +26,14 @@
 //! a flood would take, are for tests of the real shells.
 //!
 //! `regressions` has the schedules that once broke something; `tests/` runs those, the first ten thousand of a seed, and the
-//! bugs of `mutation`. The way through it: `op` (what can happen) → `world` (time and events) → `doings`, `wires`, `executor` (what an event does)
+//! bugs of `mutation`. The way through it: `op` (what can happen) → `world` (time and events) → `doings`, `comings`, `wires`, `executor` (what an event does)
 //! → `ledger` and `settle` (what must hold) → `runner` (one schedule, and smaller ones of one that fails), `sweep` (many), `saved`
 //! (as files). `mutation` has the bugs by which the simulator itself is tested.
 
 mod agent;
+mod bend;
 mod cluster;
+mod comings;
 mod doings;
 mod executor;
 mod hub;
@@ -46,6 +48,7 @@ mod settle;
 mod stats;
 mod sweep;
 mod wires;
+mod words;
 mod world;
 
 pub use ledger::Violation;

@@ -22,6 +22,7 @@ use crate::{
     ledger::{FENCED, Violation, broken},
     mutation::Mutation,
     net::Conn,
+    words::{brief_down, brief_up},
     world::{Event, World},
 };
 
@@ -554,66 +555,5 @@ fn through_the_newest(
     }
     if let (Some(seat), false) = (&conn.seat, matches!(message.body, Some(Up::Hello(_)))) {
         let _ = seat.receive(message, now);
-    }
-}
-
-fn brief_up(message: &v1::AgentMessage) -> String {
-    let key = |key: Option<&v1::Key>| key.map(|k| k.name.clone()).unwrap_or_default();
-    match &message.body {
-        Some(Up::Hello(hello)) => format!(
-            "Hello {} synced={}",
-            hello.cluster_uid,
-            !hello.digests.is_empty()
-        ),
-        Some(Up::Delta(delta)) => {
-            let changes: Vec<String> = delta
-                .changes
-                .iter()
-                .map(|change| match &change.change {
-                    Some(Change::Upsert(r)) => format!("+{}", key(r.key.as_ref())),
-                    Some(Change::Delete(d)) => format!("-{}", key(d.key.as_ref())),
-                    None => "?".into(),
-                })
-                .collect();
-            format!("Delta {} {}", delta.sequence, changes.join(" "))
-        }
-        Some(Up::SnapshotPage(page)) => {
-            let keys: Vec<String> = page.resources.iter().map(|r| key(r.key.as_ref())).collect();
-            format!("Page {} {}", page.id, keys.join(" "))
-        }
-        Some(Up::SnapshotBegin(begin)) => format!("Begin {}", begin.id),
-        Some(Up::SnapshotEnd(end)) => format!("End {} count={}", end.id, end.count),
-        Some(Up::Source(source)) => format!("Source synced={}", source.synced),
-        Some(Up::TurnRequest(_)) => "TurnRequest".into(),
-        Some(Up::Heartbeat(_)) => "Heartbeat".into(),
-        None => "nothing".into(),
-    }
-}
-
-fn brief_down(message: &v1::HubMessage) -> String {
-    match &message.body {
-        Some(Down::Welcome(welcome)) => format!("Welcome {}", welcome.session),
-        Some(Down::Answers(answers)) => {
-            let answers: Vec<String> = answers
-                .answers
-                .iter()
-                .map(|a| {
-                    let key = a.key.as_ref().map(|k| k.name.clone()).unwrap_or_default();
-                    let ips: Vec<&str> = a.ingress.iter().map(|i| i.ip.as_str()).collect();
-                    format!(
-                        "{key}@{:04x}={}{ips:?} {}",
-                        a.generation & 0xffff,
-                        a.outcome,
-                        a.reason
-                    )
-                })
-                .collect();
-            format!("Answers {}", answers.join(", "))
-        }
-        Some(Down::ResyncRequired(resync)) => format!("ResyncRequired {}", resync.reason),
-        Some(Down::Turn(turn)) => format!("Turn {}", turn.ahead),
-        Some(Down::Heartbeat(beat)) => format!("Heartbeat {}", beat.sequence),
-        Some(Down::Drain(_)) => "Drain".into(),
-        None => "nothing".into(),
     }
 }
