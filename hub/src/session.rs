@@ -8,7 +8,7 @@ use std::{
 };
 
 use berth_common::{
-    identity::{Identity, TenantName},
+    identity::{Identity, PeerCertificate, Serial, TenantName},
     session::{ProtocolError, REASON_TRAILER, TENANT_UNKNOWN},
 };
 use berth_wire::v1::{self, agent_service_server::AgentService};
@@ -22,7 +22,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 use crate::{
     listen::{Hangup, Peer},
     metrics::SessionMetrics,
-    tenants::{Ending, Heard, Next, Refused, Rejected, Seat, Tenants},
+    tenants::{Credential, Ending, Heard, Next, Refused, Rejected, Seat, Tenants},
 };
 
 /// A message that has not left after this long means that the peer reads no more (PITFALLS 17).
@@ -75,13 +75,18 @@ impl AgentService for Sessions {
             .get::<Peer>()
             .cloned()
             .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-        let (tenant, expires) = match tenant_of(&peer) {
+        let (tenant, certificate) = match tenant_of(&peer) {
             Ok(known) => known,
             Err((label, status)) => return Err(self.refused(&peer, label, status)),
         };
+        let credential = Credential {
+            serial: certificate.serial.clone(),
+            not_before: certificate.not_before,
+        };
+        let (serial, expires) = (certificate.serial.clone(), certificate.not_after);
         let seat = self
             .tenants
-            .open(&tenant, Instant::now())
+            .open(&tenant, credential, Instant::now())
             .map_err(|refused| self.refused(&peer, refused.label(), status_of_refused(&refused)))?;
         let span = info_span!("session", %tenant, session = seat.number());
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
@@ -89,6 +94,7 @@ impl AgentService for Sessions {
             seat: Arc::new(seat),
             metrics: self.metrics.clone(),
             remote: peer.remote.to_string(),
+            serial,
             hangup: peer.hangup,
             expires,
         };
@@ -103,15 +109,15 @@ impl AgentService for Sessions {
     }
 }
 
-/// The tenant that a certificate names, and until when.
-fn tenant_of(peer: &Peer) -> Result<(TenantName, SystemTime), (&'static str, Status)> {
+/// The tenant that a certificate names.
+fn tenant_of(peer: &Peer) -> Result<(TenantName, &PeerCertificate), (&'static str, Status)> {
     match &peer.identity {
         Err(error) => Err((
             "bad_identity",
             Status::unauthenticated(format!("the client certificate names nobody: {error}")),
         )),
         Ok(certificate) => match &certificate.identity {
-            Identity::Tenant(name) => Ok((name.clone(), certificate.not_after)),
+            Identity::Tenant(name) => Ok((name.clone(), certificate)),
             other => Err((
                 "not_a_tenant",
                 Status::permission_denied(format!(
@@ -132,6 +138,7 @@ fn status_of_refused(refused: &Refused) -> Status {
             status
         }
         Refused::Suspended(_) => Status::permission_denied(message),
+        Refused::Revoked { .. } => Status::unauthenticated(message),
         Refused::OtherCluster { .. } => Status::failed_precondition(message),
         Refused::ClusterUnknown { .. } => Status::unavailable(message),
         Refused::Leaving => Status::unavailable(message),
@@ -163,6 +170,7 @@ struct Shell {
     seat: Arc<Seat>,
     metrics: SessionMetrics,
     remote: String,
+    serial: Serial,
     hangup: Hangup,
     expires: SystemTime,
 }
@@ -272,6 +280,7 @@ impl Shell {
                 remote = %self.remote,
                 agent = greeting.agent_version,
                 cluster = greeting.cluster_uid,
+                serial = %self.serial,
                 "session open"
             );
         }
