@@ -27,6 +27,8 @@ const NODES: [&str; 2] = ["a1", NODE];
 
 /// Cuts the node under traffic, and says for how long requests that began after the cut were lost.
 async fn suffering(stage: &Stage, url: &str) -> Result<Duration> {
+    // An earlier test may have cut it too.
+    stage.await_backends(NODES.len()).await?;
     let traffic = Traffic::start(stage.lab.client(), url, PACE);
     traffic.await_calm(Instant::now(), SOON).await?;
     stage.lab.cut(NODE).await?;
@@ -60,6 +62,7 @@ async fn dies_and_returns(stage: &Stage, url: &str) -> Result<()> {
     );
 
     // Back on the network it takes its part again.
+    stage.await_backends(NODES.len()).await?;
     let port = stage.node_port("web").await?;
     let arrivals = Arrivals::at(&stage.lab, NODES, port).await?;
     eventually(SOON, "connections arrive on both nodes again", || async {
