@@ -139,47 +139,60 @@ pub(crate) async fn ports(ground: &Ground, changes: usize, report: &mut Report) 
 }
 
 /// How long requests are lost after a node's cable was cut, with backends elsewhere, and with `Local` and backends on both.
-pub(crate) async fn cut(ground: &Ground, report: &mut Report) -> Result<()> {
+pub(crate) async fn cut(ground: &Ground, cuts: usize, report: &mut Report) -> Result<()> {
     let elsewhere = Pods::new("elsewhere", 2).on("a1");
-    one_cut(ground, &elsewhere, "Cluster", "backends elsewhere", report).await?;
     let both = Pods::new("both", 2);
-    one_cut(ground, &both, "Local", "policy Local", report).await
+    for (pods, policy, what) in [
+        (elsewhere, "Cluster", "backends elsewhere"),
+        (both, "Local", "policy Local"),
+    ] {
+        let spec = format!("externalTrafficPolicy: {policy}");
+        let url = url(&ground.serve(&pods, &spec).await?, PORT);
+        println!("\na cut node, {what}");
+        let mut took = Vec::new();
+        for _ in 0..cuts {
+            // A node that was lost has to be good for longer each time before it takes its part again.
+            ground.await_backends(pods.name, 2).await?;
+            took.push(one_cut(ground, &url).await?);
+        }
+        let took = Spread::new(took);
+        println!("  all requests succeed after: {took}");
+        let longest = took.p99();
+        let said = match longest {
+            PATIENCE => format!("over {}", text(PATIENCE)),
+            longest => text(longest),
+        };
+        let figure = format!("a cut node, {what}, the longest");
+        report.row(&figure, (None, said), "≤ 3.00 s", "28 s", longest <= CUT);
+    }
+    Ok(())
 }
 
-async fn one_cut(
-    ground: &Ground,
-    pods: &Pods<'_>,
-    policy: &str,
-    what: &str,
-    report: &mut Report,
-) -> Result<()> {
-    let spec = format!("externalTrafficPolicy: {policy}");
-    let ip = ground.serve(pods, &spec).await?;
+/// The time from a cut to the last request that was lost, at most [`PATIENCE`].
+async fn one_cut(ground: &Ground, url: &str) -> Result<Duration> {
     ground.rest(FULL).await?;
-    let traffic = ground.traffic(&url(&ip, PORT));
+    let traffic = ground.traffic(url);
     traffic.await_calm(Instant::now(), SOON).await?;
     ground.lab.cut(NODE).await?;
     let since = Instant::now();
     let calm = traffic.await_calm(since, PATIENCE).await;
     let shots = traffic.stop().await?;
     ground.lab.heal(NODE).await?;
-    let hurt = lost(&shots).last().map(|shot| shot.began);
-    let took = hurt.map_or(Duration::ZERO, |last| last.saturating_duration_since(since));
-    let (said, met) = match calm {
-        Ok(()) => (text(took), took <= CUT),
-        Err(_) => (format!("over {}", text(PATIENCE)), false),
+    let lost = lost(&shots);
+    let last = lost
+        .last()
+        .context("the cut cost nothing, so it shows nothing")?;
+    let took = match calm {
+        Ok(()) => last.began.saturating_duration_since(since),
+        Err(_) => PATIENCE,
     };
-    let of = shots.len();
     println!(
-        "\na cut node, {what}: {} of {of} requests lost, {said}",
-        lost(&shots).len()
+        "  {} of {} requests lost, {}",
+        lost.len(),
+        shots.len(),
+        text(took)
     );
-    let figure = format!("a cut node costs requests for, {what}");
-    report.row(&figure, (None, said), "≤ 3.00 s", "28 s", met);
-    let healed = ground.traffic(&url(&ip, PORT));
-    healed.await_calm(Instant::now(), SOON).await?;
-    healed.stop().await?;
-    Ok(())
+    Ok(took)
 }
 
 /// How many requests a rolling update of graceful pods loses.

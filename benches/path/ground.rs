@@ -7,9 +7,10 @@ use anyhow::{Context, Result};
 use berth_lab::lab::ACME;
 use berth_lab::progress::Console;
 use berth_lab::workload::{Pods, service};
-use berth_lab::{Cluster, Lab, Tenant, address::Node};
+use berth_lab::{Cluster, Lab, Seen, Tenant, address::Node, eventually};
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Api, DynamicObject, PostParams};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{Api, DynamicObject, ListParams, PostParams};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::runtime::wait::await_condition;
 use serde_json::{Value, json};
@@ -19,6 +20,9 @@ use crate::rest::rest;
 
 /// How long anything may take that is only waited for.
 pub(crate) const SOON: Duration = Duration::from_secs(60);
+
+/// How long a node may take to be trusted again that was lost several times.
+const BACK: Duration = Duration::from_secs(180);
 
 /// The port of every Service here.
 pub(crate) const PORT: u16 = 80;
@@ -72,6 +76,28 @@ impl Ground {
     /// Waits until both clusters have had nothing to do for a while.
     pub(crate) async fn rest(&self, quiet: Duration) -> Result<()> {
         rest(&[self.lab.management(), self.tenant.cluster()], quiet).await
+    }
+
+    /// Waits until a Service of the tenant's has so many backends in the management cluster.
+    pub(crate) async fn await_backends(&self, name: &str, wanted: usize) -> Result<()> {
+        let client = self.lab.management().client().await?;
+        let slices: Api<EndpointSlice> = Api::namespaced(client, &format!("berth-{ACME}"));
+        let of = format!(
+            "berth.dev/service-namespace={},berth.dev/service-name={name}",
+            self.namespace
+        );
+        let of = ListParams::default().labels(&of);
+        let what = format!("{name} has {wanted} backends");
+        eventually(BACK, &what, || async {
+            let found = slices.list(&of).await?;
+            let backends: usize = found.iter().map(|slice| slice.endpoints.len()).sum();
+            match backends == wanted {
+                true => Ok(()),
+                false => Err(Seen(format!("{backends} of them"))),
+            }
+        })
+        .await?;
+        Ok(())
     }
 
     /// Creates a Service in the tenant's cluster that leads to its pods. When the API server had it, and its address.

@@ -12,7 +12,7 @@ mod report;
 mod rest;
 
 use anyhow::{Result, ensure};
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
 use ground::Ground;
 use report::Report;
@@ -29,12 +29,35 @@ struct Options {
     /// How often a port is changed, each way.
     #[arg(long, default_value_t = 5)]
     changes: usize,
+    /// How often a node is cut off, each way.
+    #[arg(long, default_value_t = 3)]
+    cuts: usize,
+    /// Measures nothing but that.
+    #[arg(long)]
+    only: Option<Phase>,
     /// What hub and agent log.
     #[arg(long, default_value = "info")]
     log_filter: String,
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Phase {
+    /// Creation to first packet.
+    First,
+    /// Changed ports.
+    Ports,
+    /// Nodes that are cut off.
+    Cut,
+    /// Rolling updates.
+    Rolling,
+    /// A Service that comes back.
+    Back,
+    /// Source ranges.
+    Ranges,
 }
 
 #[tokio::main]
@@ -50,15 +73,30 @@ async fn main() -> Result<()> {
         "without namespaces there are no packets to measure"
     );
     let mut report = Report::default();
-    first::packet(&ground, options.rounds, &mut report).await?;
-    changes::ports(&ground, options.changes, &mut report).await?;
-    changes::cut(&ground, &mut report).await?;
-    changes::rolling_update(&ground, &mut report).await?;
-    changes::comes_back(&ground, &mut report).await?;
-    changes::source_ranges(&ground, &mut report).await?;
+    for phase in Phase::value_variants() {
+        if options.only.is_none_or(|only| only == *phase) {
+            measure(&ground, &options, *phase, &mut report).await?;
+        }
+    }
     println!("\n{report}");
     ground.lab.stop().await?;
     Ok(())
+}
+
+async fn measure(
+    ground: &Ground,
+    options: &Options,
+    phase: Phase,
+    report: &mut Report,
+) -> Result<()> {
+    match phase {
+        Phase::First => first::packet(ground, options.rounds, report).await,
+        Phase::Ports => changes::ports(ground, options.changes, report).await,
+        Phase::Cut => changes::cut(ground, options.cuts, report).await,
+        Phase::Rolling => changes::rolling_update(ground, report).await,
+        Phase::Back => changes::comes_back(ground, report).await,
+        Phase::Ranges => changes::source_ranges(ground, report).await,
+    }
 }
 
 /// What the figures depend on besides the programs: on a busy machine they are not worth much.

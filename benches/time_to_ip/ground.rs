@@ -30,9 +30,9 @@ pub(crate) struct Ground {
     pub(crate) berth: Option<Berth>,
 }
 
-/// The way through Berth.
+/// The way of one tenant through Berth.
 pub(crate) struct Berth {
-    /// The tenant's cluster and agent.
+    /// Its cluster and agent.
     pub(crate) tenant: Tenant,
     /// Services created in the tenant's cluster.
     pub(crate) side: Side,
@@ -57,7 +57,10 @@ impl Ground {
         restart(metallb.clone().arg("--log-level=info")).await?;
         let direct = Side::new(management).await?;
         let berth = match with_berth {
-            true => Some(Berth::start(&lab, filter).await?),
+            true => {
+                log_at(lab.hub(), filter).await?;
+                Some(Berth::of(&lab, ACME, filter).await?)
+            }
             false => None,
         };
         Ok(Self { lab, direct, berth })
@@ -87,13 +90,13 @@ impl Ground {
 }
 
 impl Berth {
-    async fn start(lab: &Lab, filter: &str) -> Result<Self> {
-        log_at(lab.hub(), filter).await?;
-        let tenant = lab.tenant(ACME).await?;
+    /// The tenant of that name, whose agent logs what `filter` lets through.
+    pub(crate) async fn of(lab: &Lab, name: &str, filter: &str) -> Result<Self> {
+        let tenant = lab.tenant(name).await?;
         log_at(tenant.agent(), filter).await?;
         let side = Side::new(tenant.cluster()).await?;
         let client = lab.management().client().await?;
-        let managed: Api<Service> = Api::namespaced(client, &format!("berth-{ACME}"));
+        let managed: Api<Service> = Api::namespaced(client, &format!("berth-{name}"));
         let name = |service: &Service| service.labels().get(SERVICE_NAME).cloned();
         Ok(Self {
             tenant,

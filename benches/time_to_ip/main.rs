@@ -2,6 +2,7 @@
 //! in one run on the same lab. Figures, not assertions: a missed target is printed and is no failure. docs/benchmarks.md says how
 //! to read them.
 
+mod churn;
 mod ground;
 mod numbers;
 mod phases;
@@ -15,8 +16,9 @@ mod writes;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
+use churn::Churn;
 use ground::Ground;
 use report::Report;
 
@@ -32,6 +34,15 @@ struct Options {
     /// How many are created together, burst after burst.
     #[arg(long, value_delimiter = ',', default_value = "100,1000")]
     burst: Vec<usize>,
+    /// For how many seconds one tenant deletes and creates a Service a second, while another's new ones are measured.
+    #[arg(long, default_value_t = 60)]
+    churn: usize,
+    /// How many Services are present meanwhile.
+    #[arg(long, default_value_t = 300)]
+    present: usize,
+    /// Measures nothing but that.
+    #[arg(long)]
+    only: Option<Phase>,
     /// Measures MetalLB alone: how fast is this machine?
     #[arg(long)]
     without_berth: bool,
@@ -44,6 +55,17 @@ struct Options {
     /// Given by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Phase {
+    /// One Service at a time.
+    Sequential,
+    /// Many at once.
+    Burst,
+    /// New ones beside another tenant's deletions.
+    Churn,
 }
 
 #[tokio::main]
@@ -67,9 +89,24 @@ async fn main() -> Result<()> {
 
 async fn measure(ground: &Ground, options: &Options) -> Result<Report> {
     let mut report = Report::default();
-    let before = phases::sequential(ground, options.sequential, &mut report).await?;
-    for size in &options.burst {
-        phases::burst(ground, *size, before, &mut report).await?;
+    let wanted = |phase| options.only.is_none_or(|only| only == phase);
+    let mut before = 0;
+    if wanted(Phase::Sequential) {
+        before = phases::sequential(ground, options.sequential, &mut report).await?;
+    }
+    if wanted(Phase::Burst) {
+        for size in &options.burst {
+            phases::burst(ground, *size, before, &mut report).await?;
+        }
+    }
+    if wanted(Phase::Churn) {
+        let churn = Churn {
+            present: options.present,
+            seconds: options.churn,
+        };
+        churn
+            .measure(ground, &options.log_filter, &mut report)
+            .await?;
     }
     Ok(report)
 }

@@ -200,6 +200,7 @@ async fn memory(ground: &Ground, berth: &Berth) -> Result<[f64; 2]> {
     Ok([mebibytes(hub), mebibytes(agent)])
 }
 
-fn names(prefix: &str, count: usize) -> Vec<String> {
+/// So many names.
+pub(crate) fn names(prefix: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{prefix}-{n}")).collect()
 }

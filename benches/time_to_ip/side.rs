@@ -94,11 +94,21 @@ impl Side {
         let began = Instant::now();
         let creations = stream::iter(names).map(|name| self.create(name));
         let created: Vec<Instant> = creations.buffered(AT_ONCE).try_collect().await?;
+        self.outcome(began, names, created).await
+    }
+
+    /// Waits until Services have addresses, whose creation began then and was replied to one after the other.
+    pub(crate) async fn outcome(
+        &self,
+        began: Instant,
+        names: &[String],
+        created: Vec<Instant>,
+    ) -> Result<Burst> {
         let replied = created.iter().max().copied().unwrap_or(began);
         let mut times = Vec::new();
         let mut last = began;
         for (name, created) in names.iter().zip(created) {
-            if let Some(addressed) = self.addressed(name, began + DEADLINE).await? {
+            if let Some(addressed) = self.addressed(name, replied + DEADLINE).await? {
                 times.push(addressed.saturating_duration_since(created));
                 last = last.max(addressed);
             }
@@ -114,10 +124,9 @@ impl Side {
     /// Deletes Services together, and says how long after the first request the last was gone.
     pub(crate) async fn delete(&self, names: &[String]) -> Result<Duration> {
         let began = Instant::now();
-        let parameters = DeleteParams::default();
-        let deletions = stream::iter(names).map(|name| self.services.delete(name, &parameters));
+        let deletions = stream::iter(names).map(|name| self.begin_to_delete(name));
         let deletions = deletions.buffer_unordered(AT_ONCE);
-        deletions.try_for_each(|_| async { Ok(()) }).await?;
+        deletions.try_for_each(|()| async { Ok(()) }).await?;
         let mut last = began;
         for name in names {
             let deadline = began + DEADLINE;
@@ -133,7 +142,15 @@ impl Side {
         &self.sightings
     }
 
-    async fn create(&self, name: &str) -> Result<Instant> {
+    /// Has a Service deleted, and waits for nothing.
+    pub(crate) async fn begin_to_delete(&self, name: &str) -> Result<()> {
+        let parameters = DeleteParams::default();
+        self.services.delete(name, &parameters).await?;
+        Ok(())
+    }
+
+    /// Creates a Service, and says when the API server had replied.
+    pub(crate) async fn create(&self, name: &str) -> Result<Instant> {
         let parameters = PostParams::default();
         self.services.create(&parameters, &service(name)?).await?;
         Ok(Instant::now())

@@ -8,6 +8,7 @@ use berth_lab::workload::Pods;
 use berth_lab::{Seen, Traffic, eventually};
 use tokio::time::Instant;
 
+use crate::arrivals::Arrivals;
 use crate::support::{SOON, Stage, alone_on_stage, on_stage, url};
 
 /// How long requests may be lost after a node's death.
@@ -22,8 +23,12 @@ const PACE: Duration = Duration::from_millis(20);
 /// The agent is on the other one.
 const NODE: &str = "a2";
 
+const NODES: [&str; 2] = ["a1", NODE];
+
 /// Cuts the node under traffic, and says for how long requests that began after the cut were lost.
 async fn suffering(stage: &Stage, url: &str) -> Result<Duration> {
+    // An earlier test may have cut it too.
+    stage.await_backends(NODES.len()).await?;
     let traffic = Traffic::start(stage.lab.client(), url, PACE);
     traffic.await_calm(Instant::now(), SOON).await?;
     stage.lab.cut(NODE).await?;
@@ -44,8 +49,11 @@ async fn suffering(stage: &Stage, url: &str) -> Result<Duration> {
 async fn dead_node(stage: &Stage, pods: &Pods<'_>, policy: &str) -> Result<()> {
     let spec = format!("externalTrafficPolicy: {policy}");
     let ip = stage.web(pods, &spec).await?;
-    let url = url(&ip, 80);
-    let suffering = suffering(stage, &url).await;
+    dies_and_returns(stage, &url(&ip, 80)).await
+}
+
+async fn dies_and_returns(stage: &Stage, url: &str) -> Result<()> {
+    let suffering = suffering(stage, url).await;
     stage.lab.heal(NODE).await?;
     let suffering = suffering?;
     ensure!(
@@ -54,11 +62,11 @@ async fn dead_node(stage: &Stage, pods: &Pods<'_>, policy: &str) -> Result<()> {
     );
 
     // Back on the network it takes its part again.
+    stage.await_backends(NODES.len()).await?;
     let port = stage.node_port("web").await?;
-    let nodes = ["a1", NODE];
-    let arrivals = crate::arrivals::Arrivals::at(&stage.lab, nodes, port).await?;
+    let arrivals = Arrivals::at(&stage.lab, NODES, port).await?;
     eventually(SOON, "connections arrive on both nodes again", || async {
-        let counts = arrivals.during(stage.answering(&url)).await?;
+        let counts = arrivals.during(stage.answering(url)).await?;
         match counts.iter().all(|count| *count > 0) {
             true => Ok(()),
             false => Err(Seen(format!("{counts:?}"))),
@@ -78,6 +86,51 @@ async fn point_26_and_34_a_dead_node_stops_receiving_within_seconds_and_returns(
 #[tokio::test]
 async fn point_26_and_34_under_local_a_dead_nodes_pods_are_left_out_too() -> Result<()> {
     alone_on_stage(async |stage| dead_node(stage, &Pods::new("web", 2), "Local").await).await
+}
+
+/// Lets nothing through to a node's healthz, as a firewall that is open for node ports alone.
+async fn firewall(stage: &Stage) -> Result<()> {
+    let rules = "table ip firewall {\n chain in {\n  type filter hook input priority filter;\n  tcp dport 10256 drop\n }\n}\n";
+    for node in NODES {
+        let nft = stage.lab.host(node).command(["nft", "-f", "-"])?;
+        nft.stdin(rules).run().await?;
+    }
+    Ok(())
+}
+
+async fn no_firewall(stage: &Stage) -> Result<()> {
+    for node in NODES {
+        let argv = ["nft", "delete", "table", "ip", "firewall"];
+        stage.lab.host(node).sh(argv).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn point_24_and_26_where_healthz_is_not_to_be_heard_the_health_check_port_tells_a_dead_node()
+-> Result<()> {
+    alone_on_stage(async |stage| {
+        // Below all that the API server chooses by itself.
+        let port = 30_010;
+        let spec = format!("externalTrafficPolicy: Local\nhealthCheckNodePort: {port}");
+        let ip = stage.web(&Pods::new("web", 2), &spec).await?;
+        let knocks = Arrivals::at(&stage.lab, NODES, port).await?;
+        firewall(stage).await?;
+        let tested = async {
+            eventually(SOON, "the hub knocks at both nodes", || async {
+                match knocks.count().await? {
+                    [first, second] if first > 0 && second > 0 => Ok(()),
+                    counts => Err(Seen(format!("{counts:?}"))),
+                }
+            })
+            .await?;
+            dies_and_returns(stage, &url(&ip, 80)).await
+        }
+        .await;
+        no_firewall(stage).await?;
+        tested
+    })
+    .await
 }
 
 #[tokio::test]

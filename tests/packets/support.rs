@@ -17,6 +17,9 @@ use crate::evidence::evidence;
 /// How long a level may take to be reached. Far beyond what it takes: a test that needs it all has failed.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
+/// How long a node may take to be trusted again. The hub wants one that was lost several times to be good for longer each time.
+const BACK: Duration = Duration::from_secs(120);
+
 /// How many requests show where requests go: with two places to go to, all of them going to one by chance is out of the question.
 pub(crate) const MANY: usize = 24;
 
@@ -138,6 +141,27 @@ impl Stage {
         let port = self.service(name).await?["spec"]["ports"][0]["nodePort"].as_u64();
         let port = port.with_context(|| format!("Service {name} has no node port"))?;
         Ok(u16::try_from(port)?)
+    }
+
+    /// Waits until the Service `web` has so many backends in the management cluster. Where one that was lost returns, connections
+    /// do not show it: the hub's own knocks arrive at it too.
+    pub(crate) async fn await_backends(&self, wanted: usize) -> Result<()> {
+        let of = format!(
+            "berth.dev/service-name=web,berth.dev/service-namespace={}",
+            self.namespace
+        );
+        let addresses = "jsonpath={.items[*].endpoints[*].addresses[*]}";
+        let argv = ["get", "endpointslices", "-A", "-l", &of, "-o", addresses];
+        let what = format!("web has {wanted} backends");
+        eventually(BACK, &what, || async {
+            let found = self.lab.management().kubectl(&argv).await?;
+            match found.split_whitespace().count() == wanted {
+                true => Ok(()),
+                false => Err(Seen(found)),
+            }
+        })
+        .await?;
+        Ok(())
     }
 
     /// The pods that answer [`MANY`] requests one after the other, each with how many it answered.

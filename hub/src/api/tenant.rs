@@ -68,8 +68,8 @@ pub struct TenantSpec {
     pub release_after_seconds: Option<u32>,
     /// How the hub finds out which of the tenant's nodes can receive traffic. A node that fails gets none, unless all fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self.?timeoutMilliseconds.orValue(500) <= self.?intervalMilliseconds.orValue(1000)")
-        .message("a probe ends before the next begins: timeoutMilliseconds (500) is at most intervalMilliseconds (1000)"))]
+    #[x_kube(validation = Rule::new("self.?timeoutMilliseconds.orValue(500) <= self.?intervalMilliseconds.orValue(750)")
+        .message("a probe ends before the next begins: timeoutMilliseconds (500) is at most intervalMilliseconds (750)"))]
     pub health_check: Option<HealthCheck>,
 }
 
@@ -113,7 +113,7 @@ pub struct HealthCheck {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 65535), extend("format" = "int32"))]
     pub port: Option<u16>,
-    /// Between two probes of one node; 1000 where none is given. With thousands of nodes it becomes longer by itself.
+    /// Between two probes of one node; 750 where none is given. With thousands of nodes it becomes longer by itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 250, max = 60000), extend("format" = "int32"))]
     pub interval_milliseconds: Option<u32>,

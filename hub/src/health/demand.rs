@@ -12,7 +12,7 @@ use berth_common::model::{IpFamily, Protocol, Service, TrafficPolicy};
 use super::Policy;
 use crate::plan::{self, Nodes};
 
-/// How many node ports are kept: one of them may have nobody behind it, and drop what comes.
+/// How many ports are kept: one of them may have nobody behind it, and drop what comes.
 const PORTS: usize = 3;
 
 /// What is to be probed.
@@ -22,7 +22,7 @@ pub struct Demand {
     pub policy: Policy,
     /// The addresses.
     pub addresses: BTreeSet<IpAddr>,
-    /// TCP node ports of the tenant that every node serves.
+    /// TCP ports of the tenant's node-port range that every node serves, the most telling first.
     pub ports: Vec<u16>,
 }
 
@@ -37,20 +37,30 @@ pub fn demand(policy: Policy, services: &[Arc<Service>], nodes: &Nodes) -> Deman
         .filter(|node| plan::check_node(node).is_ok())
         .flat_map(|node| &node.addresses)
         .filter(|ip| families.contains(&IpFamily::of(ip)));
-    // With the policy Local, a node refuses or drops what has no endpoint there, and that says nothing about the node.
-    let ports: BTreeSet<u16> = services
-        .iter()
-        .filter(|service| service.traffic_policy == TrafficPolicy::Cluster)
+    let of_policy = |policy| {
+        let services = services.iter();
+        services.filter(move |service| service.traffic_policy == policy)
+    };
+    // With the policy Local, a node refuses or drops what has no endpoint there, and that says nothing about the node. But there
+    // is a port at which the node's kube-proxy itself answers, whether with 200 or, without endpoints, with 503. That is taken
+    // rather than a node port, behind which may be a pod of another node: it is that node then whose silence is heard.
+    let health =
+        of_policy(TrafficPolicy::Local).filter_map(|service| service.health_check_node_port);
+    let node = of_policy(TrafficPolicy::Cluster)
         .flat_map(|service| &service.ports)
         .filter(|port| port.protocol == Protocol::Tcp)
-        .filter_map(|port| port.node_port)
-        .filter(|port| plan::is_node_port(*port))
-        .collect();
+        .filter_map(|port| port.node_port);
     Demand {
         policy,
         addresses: addresses.copied().collect(),
-        ports: ports.into_iter().take(PORTS).collect(),
+        ports: lowest(health).chain(lowest(node)).take(PORTS).collect(),
     }
+}
+
+/// Those that may be knocked at, in order, so that the same Services always give the same ones.
+fn lowest(ports: impl Iterator<Item = u16>) -> impl Iterator<Item = u16> {
+    let ports: BTreeSet<u16> = ports.filter(|port| plan::is_node_port(*port)).collect();
+    ports.into_iter()
 }
 
 #[cfg(test)]
@@ -133,6 +143,28 @@ mod tests {
         assert_eq!(
             demand(Policy::default(), &services, &Nodes::new()).ports,
             [30_003, 30_009]
+        );
+    }
+
+    #[test]
+    fn point_24_the_health_check_port_of_local_services_is_served_by_every_node_and_comes_first() {
+        let with_health_port = |policy, port| {
+            let of = service(&[IpFamily::V4], policy, &[(Protocol::Tcp, 30_001)]);
+            Arc::new(Service {
+                health_check_node_port: Some(port),
+                ..(*of).clone()
+            })
+        };
+        let services = [
+            with_health_port(TrafficPolicy::Cluster, 32_000),
+            with_health_port(TrafficPolicy::Local, 32_002),
+            with_health_port(TrafficPolicy::Local, 32_001),
+            // What a tenant may say, and no API server would.
+            with_health_port(TrafficPolicy::Local, 22),
+        ];
+        assert_eq!(
+            demand(Policy::default(), &services, &Nodes::new()).ports,
+            [32_001, 32_002, 30_001]
         );
     }
 

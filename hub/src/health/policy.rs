@@ -40,7 +40,9 @@ impl Default for Policy {
         Self {
             mode: Mode::KubeProxy,
             port: KUBE_PROXY_PORT,
-            interval: Duration::from_secs(1),
+            // With the timeout, such that a node whose link is cut is told in less than the two seconds that kube-proxy, which may
+            // take one more, leaves of three.
+            interval: Duration::from_millis(750),
             timeout: Duration::from_millis(500),
             failures: 2,
             successes: 2,
