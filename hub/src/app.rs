@@ -263,6 +263,7 @@ fn admissions(directory: &Directory) -> std::collections::BTreeMap<TenantName, A
         suspended: facts.suspended,
         cluster_uid: facts.status.cluster_uid.clone(),
         former_cluster: facts.status.former_cluster_uid.clone(),
+        allowed: facts.annotations.allowed.clone(),
         version: facts.version,
     };
     directory

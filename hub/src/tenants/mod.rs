@@ -17,6 +17,7 @@ use std::{
 };
 
 use berth_common::{
+    annotations::Allowed,
     identity::TenantName,
     model::{Answer, Generation, Service, ServiceKey},
     session::{
@@ -46,6 +47,8 @@ pub struct Admission {
     /// The cluster that held the identity until an operator cleared the binding: it is let in while nobody else holds the
     /// identity, and does not take it again.
     pub former_cluster: Option<String>,
+    /// Which annotations of its Services may pass.
+    pub allowed: Allowed,
     /// Which version of the object says so.
     pub version: u64,
 }
@@ -213,7 +216,10 @@ impl Tenants {
                 Some(a) if a.suspended => {
                     state.end(Ending::Refused(Refused::Suspended(name.clone())));
                 }
-                Some(admission) => state.rebind(name, admission),
+                Some(admission) => {
+                    state.allow(&admission.allowed);
+                    state.rebind(name, admission);
+                }
             }
         }
         self.changed.notify_waiters();
@@ -409,6 +415,13 @@ impl Tenants {
         for call in calls {
             self.with(&call.whose, |state| state.turn(call.number, call.ahead));
         }
+    }
+
+    /// Which annotations of a tenant's Services may pass.
+    fn allowed(&self, tenant: &TenantName) -> Allowed {
+        let admissions = read(&self.admissions);
+        let admission = admissions.get(tenant);
+        admission.map(|it| it.allowed.clone()).unwrap_or_default()
     }
 
     /// Whether a session of this cluster may be, and whether the identity becomes this cluster's with it.

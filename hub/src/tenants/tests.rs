@@ -81,6 +81,7 @@ fn service() -> Body {
         local_nodes: Default::default(),
         health_check_node_port: None,
         requested_ips: Vec::new(),
+        annotations: BTreeMap::new(),
     })
 }
 
