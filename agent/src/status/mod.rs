@@ -154,10 +154,10 @@ fn report(view: &View<'_>, now: Timestamp) -> Option<(Step, Vec<Notice>)> {
     ))
 }
 
-/// The status first, for without the finalizer nobody would come back for it. What is being deleted keeps its status.
+/// The status first, unless it alone tells whose the finalizer is. What is being deleted keeps its status.
 fn let_go(view: &View<'_>) -> Option<(Step, Vec<Notice>)> {
     let seen = &view.entry.seen;
-    if seen.status.ours && !seen.deleting {
+    if seen.status.ours && !seen.deleting && !view.claims.needs_status(seen) {
         let clear = Step::Status {
             ingress: Vec::new(),
             conditions: Vec::new(),

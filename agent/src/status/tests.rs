@@ -183,6 +183,19 @@ fn point_04_a_type_that_left_clears_the_status_then_drops_the_finalizer() {
 }
 
 #[test]
+fn point_02_where_a_class_became_demanded_neither_finalizer_nor_status_stays() {
+    let mut case = Case::served();
+    case.claims.classless = false;
+    case.entry.standing = case.claims.standing(&case.entry.seen);
+    assert_eq!(case.entry.standing, Standing::Leaving);
+    case.released = true;
+    assert_eq!(case.run(), ["DeletedLoadBalancer"]);
+    assert_eq!(case.entry.seen.finalizers, ["theirs"]);
+    assert!(!case.entry.seen.status.ours && case.ips().is_empty());
+    assert_eq!(case.claims.standing(&case.entry.seen), Standing::Foreign);
+}
+
+#[test]
 fn point_04_a_status_that_we_did_not_write_is_not_cleared() {
     let mut case = Case::new(Some("berth.dev/berth"));
     case.run();
