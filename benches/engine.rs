@@ -2,7 +2,7 @@
 //! it. `cargo bench --bench engine`; docs/benchmarks.md has the figures.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
@@ -49,6 +49,7 @@ fn service(index: usize, node_port: u16) -> Body {
         local_nodes: BTreeSet::new(),
         health_check_node_port: None,
         requested_ips: Vec::new(),
+        annotations: BTreeMap::new(),
     })
 }
 

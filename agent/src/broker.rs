@@ -16,7 +16,7 @@ use berth_common::{
     model::{Answer, Generation, Key, Outcome, ServiceKey},
     session::{
         ProtocolError,
-        agent::{AgentSession, Event},
+        agent::{AgentSession, Event, allowed},
     },
 };
 use berth_wire::v1;
@@ -193,6 +193,10 @@ impl Broker {
         now: Instant,
     ) -> Result<Vec<Event>, ProtocolError> {
         let mut state = self.lock();
+        if let Some(allowed) = allowed(&message) {
+            let effects = state.index.allow(allowed);
+            self.absorb(&mut state, effects, now);
+        }
         let mut news = Vec::new();
         for event in state.session.received(message, now)? {
             match event {
@@ -282,6 +286,7 @@ impl Broker {
                 claims: state.index.claims(),
                 entry,
                 problem: state.index.problem(key),
+                note: state.index.note(key),
                 answer: memo
                     .and_then(|memo| memo.answer.as_ref())
                     .filter(|answer| Some(answer.generation) == current),

@@ -83,6 +83,13 @@ impl Claims {
             .filter(move |f| *f == OWN_FINALIZER || (standard && *f == STANDARD_FINALIZER))
     }
 
+    /// Whether nothing but our status tells that the standard finalizer is ours: then that has to stay for as long.
+    pub fn needs_status(&self, seen: &SeenService) -> bool {
+        let has_class = seen.wish.as_ref().is_some_and(|wish| wish.class.is_some());
+        let shared = self.classless && !has_class;
+        seen.status.ours && !shared && seen.finalizers.iter().any(|f| f == STANDARD_FINALIZER)
+    }
+
     fn match_class(&self, wish: &Wish) -> bool {
         match &wish.class {
             Some(class) => self.classes.contains(class),

@@ -75,6 +75,7 @@ async fn release(
             claims,
             entry: &entry,
             problem: None,
+            note: None,
             answer: None,
             released: true,
         };

@@ -2,6 +2,7 @@
 //! and the plain furniture of a service (settings, telemetry, readiness, backoff).
 
 pub mod admin;
+pub mod annotations;
 pub mod backoff;
 pub mod doctor;
 pub mod identity;

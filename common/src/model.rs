@@ -1,7 +1,11 @@
 //! What Berth speaks of: Services, nodes, and what became of them. Plain values without Kubernetes, protobuf or IO in
 //! them; whoever holds one may trust it, for the ways in (`wire`, the agent's projections) have checked it.
 
-use std::{collections::BTreeSet, fmt, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -91,6 +95,8 @@ pub struct Service {
     pub health_check_node_port: Option<u16>,
     /// Addresses asked for.
     pub requested_ips: Vec<IpAddr>,
+    /// Annotations that may be for the management Service to have.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// One port of a Service.

@@ -264,6 +264,7 @@ fn admissions(directory: &Directory) -> std::collections::BTreeMap<TenantName, A
         cluster_uid: facts.status.cluster_uid.clone(),
         former_cluster: facts.status.former_cluster_uid.clone(),
         revoked: facts.revoked.clone(),
+        allowed: facts.annotations.allowed.clone(),
         version: facts.version,
     };
     directory

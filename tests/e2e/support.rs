@@ -176,3 +176,47 @@ pub(crate) async fn await_service_gone(
     .await?;
     Ok(())
 }
+
+/// The management Service of a tenant's Service, or null.
+pub(crate) async fn managed(
+    lab: &Lab,
+    tenant: &str,
+    namespace: &str,
+    service: &str,
+) -> Result<Value> {
+    let home = format!("berth-{tenant}");
+    let selector =
+        format!("berth.dev/service-namespace={namespace},berth.dev/service-name={service}");
+    let arguments = ["services", "-n", &home, "-l", &selector];
+    Ok(get(lab.management(), &arguments).await?["items"][0].clone())
+}
+
+/// Waits until the management Service of a tenant's Service is as it should be, and returns it.
+pub(crate) async fn await_managed(
+    lab: &Lab,
+    (tenant, namespace, service): (&str, &str, &str),
+    what: &str,
+    is_so: impl Fn(&Value) -> bool,
+) -> Result<Value> {
+    let what = format!("the management Service of {tenant}:{namespace}/{service}: {what}");
+    let found = eventually(SOON, &what, || async {
+        let object = managed(lab, tenant, namespace, service)
+            .await
+            .map_err(|e| Seen(e.to_string()))?;
+        match is_so(&object) {
+            true => Ok(object),
+            false => Err(Seen(object.to_string())),
+        }
+    })
+    .await?;
+    Ok(found)
+}
+
+/// Changes an object by a merge patch.
+pub(crate) async fn patch(cluster: &Cluster, object: &[&str], patch: &str) -> Result<()> {
+    let mut argv = vec!["patch"];
+    argv.extend(object);
+    argv.extend(["--type=merge", "-p", patch]);
+    cluster.kubectl(&argv).await?;
+    Ok(())
+}

@@ -341,3 +341,44 @@ fn point_31_a_change_of_a_served_service_is_told_once_the_hub_has_it() {
     answer(&stage);
     assert_eq!(stage.broker.events.waiting(), ["UpdatedLoadBalancer"]);
 }
+
+/// What may pass is taken in before digests are compared: else each restart would take the annotations away and give them back.
+#[test]
+fn point_19_a_restarted_agent_and_a_hub_that_holds_its_annotations_move_nothing() {
+    let noted = json!({"/metadata/annotations": {"example.com/owner": "a", "secret": "s"}});
+    let digests = |sent: &[v1::AgentMessage]| match &sent[0].body {
+        Some(v1::agent_message::Body::Hello(hello)) => hello.digests.clone(),
+        other => panic!("{other:?}"),
+    };
+    let capabilities = v1::Capabilities {
+        annotations: vec!["example.com/*".into()],
+        ..Default::default()
+    };
+    let before = Stage::live(noted.clone());
+    let bare = before.broker.generation(&key());
+    before.hear(v1::hub_message::Body::Capabilities(capabilities.clone()));
+    assert_ne!(before.broker.generation(&key()), bare);
+    before.broker.disconnected();
+    before.broker.connected(before.now);
+    let held = digests(&before.sent());
+
+    let mut after = Stage::new();
+    after.read_nodes();
+    let seen = after.service(noted);
+    after.read_services([seen].into());
+    after.broker.cluster_uid("cluster".into());
+    after.broker.connected(after.now);
+    assert_ne!(
+        digests(&after.sent()),
+        held,
+        "it does not know yet what may pass"
+    );
+    after.hear(v1::hub_message::Body::Welcome(v1::Welcome {
+        protocol: 1,
+        session: 8,
+        digests: held,
+        capabilities: Some(capabilities),
+        ..Default::default()
+    }));
+    assert_eq!(after.sent(), [], "there is nothing to tell");
+}

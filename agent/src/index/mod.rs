@@ -9,7 +9,10 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use berth_common::model::{Body, Key, NodeName, Reason, ServiceKey, TrafficPolicy};
+use berth_common::{
+    annotations::Allowed,
+    model::{Body, Key, NodeName, Reason, ServiceKey, TrafficPolicy},
+};
 
 use self::{
     local::Local,
@@ -60,6 +63,8 @@ pub struct Entry {
 pub struct Index {
     claims: Claims,
     wanted_types: Vec<AddressType>,
+    /// Which annotations may leave the cluster: what the hub said last.
+    allowed: Allowed,
     services: BTreeMap<ServiceKey, Entry>,
     /// Wanted Services with traffic policy Local.
     local_services: BTreeSet<ServiceKey>,
@@ -73,6 +78,7 @@ impl Index {
         Self {
             claims,
             wanted_types,
+            allowed: Allowed::default(),
             services: BTreeMap::new(),
             local_services: BTreeSet::new(),
             nodes: Nodes::default(),
@@ -215,6 +221,49 @@ impl Index {
         effects
     }
 
+    /// The hub lets these annotations pass from now on.
+    pub fn allow(&mut self, allowed: Allowed) -> Effects {
+        let mut effects = Effects::default();
+        if self.allowed == allowed {
+            return effects;
+        }
+        let before: Vec<_> = self
+            .services
+            .iter()
+            .map(|(key, entry)| (key.clone(), self.body(key, entry), self.note(key)))
+            .collect();
+        self.allowed = allowed;
+        for (key, body, note) in before {
+            let after = self.services.get(&key).and_then(|it| self.body(&key, it));
+            if note != self.note(&key) {
+                effects.touched.insert(key.clone());
+            }
+            if let Some(after) = after
+                && body.as_ref() != Some(&after)
+            {
+                effects
+                    .changes
+                    .push(Change::Upsert(Key::Service(key), after));
+            }
+        }
+        effects
+    }
+
+    /// Which of a Service's annotations do not pass although somebody may count on it.
+    pub fn note(&self, key: &ServiceKey) -> Option<String> {
+        let wish = self.services.get(key)?.seen.wish.as_ref()?;
+        let stripped = named(wish.steering.iter().filter(|key| !self.allowed.passes(key)));
+        let too_long = named(wish.too_long.iter().filter(|key| self.allowed.passes(key)));
+        let stripped = stripped.map(|keys| {
+            format!("Not passed on: {keys}; only the operator of the load balancers can set that.")
+        });
+        let too_long = too_long.map(|keys| format!("Too long to be passed on: {keys}."));
+        match (stripped, too_long) {
+            (Some(one), Some(other)) => Some(format!("{one} {other}")),
+            (one, other) => one.or(other),
+        }
+    }
+
     /// A node was added or changed.
     pub fn apply_node(&mut self, name: NodeName, seen: SeenNode) -> Effects {
         let changes = self.nodes.apply(name, seen);
@@ -324,6 +373,9 @@ impl Index {
         if service.traffic_policy == TrafficPolicy::Local {
             service.local_nodes = self.local.nodes_of(key)?;
         }
+        service
+            .annotations
+            .retain(|key, _| self.allowed.passes(key));
         Some(Body::Service(service))
     }
 
@@ -364,6 +416,22 @@ impl Index {
         }
         effects
     }
+}
+
+/// A few annotations by name, for people.
+fn named<'a>(keys: impl Iterator<Item = &'a String>) -> Option<String> {
+    const NAMED: usize = 4;
+    let keys: Vec<&str> = keys.map(String::as_str).collect();
+    let word = match keys.len() {
+        0 => return None,
+        1 => "annotation",
+        _ => "annotations",
+    };
+    let mut text = format!("{word} {}", keys[..keys.len().min(NAMED)].join(", "));
+    if keys.len() > NAMED {
+        text.push_str(&format!(" and {} more", keys.len() - NAMED));
+    }
+    Some(text)
 }
 
 impl Effects {

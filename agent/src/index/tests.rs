@@ -59,8 +59,9 @@ fn service(version: u64, node_port: u16, local: bool) -> SeenService {
                 local_nodes: BTreeSet::new(),
                 health_check_node_port: None,
                 requested_ips: Vec::new(),
+                annotations: BTreeMap::new(),
             }),
-            fault: None,
+            ..Wish::default()
         }),
         status: SeenStatus::default(),
     }
@@ -471,4 +472,73 @@ proptest! {
         }
         prop_assert_eq!(table, model.table());
     }
+}
+
+fn annotated(version: u64, annotations: &[(&str, &str)], steering: &[&str]) -> SeenService {
+    let mut seen = service(version, 30_080, false);
+    let wish = seen.wish.as_mut().unwrap();
+    let own = |text: &&str| (*text).to_owned();
+    wish.steering = steering.iter().map(own).collect();
+    wish.service.as_mut().unwrap().annotations = annotations
+        .iter()
+        .map(|(key, value)| (own(key), own(value)))
+        .collect();
+    seen
+}
+
+fn told(effects: &Effects) -> Option<Vec<&str>> {
+    effects.changes.iter().find_map(|change| match change {
+        Change::Upsert(_, Body::Service(service)) => {
+            Some(service.annotations.keys().map(String::as_str).collect())
+        }
+        _ => None,
+    })
+}
+
+#[test]
+fn point_19_only_what_the_hub_lets_pass_leaves_the_cluster() {
+    let mut index = index();
+    let both = [("example.com/owner", "a"), ("secret", "s")];
+    let effects = index.apply_service(key("web"), annotated(1, &both, &[]), true);
+    assert_eq!(told(&effects), Some(Vec::new()), "before the hub said so");
+    let effects = index.allow(Allowed::new(["example.com/*"]));
+    assert_eq!(told(&effects), Some(vec!["example.com/owner"]));
+    assert!(
+        effects.touched.is_empty(),
+        "nothing to write to the Service"
+    );
+    assert_eq!(
+        index.allow(Allowed::new(["example.com/*"])),
+        Effects::default()
+    );
+
+    let changed = [("example.com/owner", "a"), ("secret", "other")];
+    let effects = index.apply_service(key("web"), annotated(2, &changed, &[]), true);
+    assert_eq!(
+        told(&effects),
+        None,
+        "what does not pass is no news for the hub"
+    );
+    let effects = index.apply_service(key("web"), annotated(3, &changed[1..], &[]), true);
+    assert_eq!(told(&effects), Some(Vec::new()), "it was removed");
+}
+
+#[test]
+fn point_19_people_are_told_what_steers_and_does_not_pass() {
+    let mut index = index();
+    let [pool, sharing] = ["metallb.io/address-pool", "metallb.io/allow-shared-ip"];
+    let seen = annotated(1, &[(sharing, "k")], &[pool, sharing]);
+    index.apply_service(key("web"), seen, true);
+    let note = index.note(&key("web")).unwrap();
+    assert!(
+        note.contains(&format!("annotations {pool}, {sharing};")),
+        "{note}"
+    );
+    let effects = index.allow(Allowed::new([sharing]));
+    assert_eq!(told(&effects), Some(vec![sharing]));
+    assert!(effects.touched.contains(&key("web")), "its note is another");
+    let note = index.note(&key("web")).unwrap();
+    assert!(note.contains(&format!("annotation {pool};")), "{note}");
+    index.apply_service(key("web"), service(2, 30_080, false), true);
+    assert_eq!(index.note(&key("web")), None);
 }

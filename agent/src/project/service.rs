@@ -1,8 +1,12 @@
 //! What the agent keeps of a Service: what it asks for, in the model's terms, and what stands on the object now, so
 //! that a write is made only where it changes something. Which Services are ours is not decided here.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
+use berth_common::annotations::{self, MAX_VALUE};
 use berth_common::model::{self, IpFamily, Port, Protocol, ServiceKey, TrafficPolicy};
 use ipnet::IpNet;
 use k8s_openapi::{
@@ -17,6 +21,8 @@ use super::{FIELD_MANAGER, PORTS_ERROR, PROGRAMMED, ResourceVersion};
 const ADDRESSES_ANNOTATION: &str = "berth.dev/load-balancer-ips";
 /// The old way to say source ranges.
 const RANGES_ANNOTATION: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+/// How much of a Service's annotations is kept: several times what may ever travel.
+const KEPT_BYTES: usize = 4 * annotations::MAX_BYTES;
 /// The API's default for client affinity.
 const AFFINITY_SECONDS: u32 = 10_800;
 
@@ -40,12 +46,17 @@ pub struct SeenService {
 }
 
 /// What a Service of type LoadBalancer asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wish {
     /// `spec.loadBalancerClass`.
     pub class: Option<String>,
-    /// In the model's terms; the local nodes are not known here. None: it cannot be said at all, because of the fault.
+    /// In the model's terms; the local nodes are not known here, nor which annotations may pass: those that might are in it.
+    /// None: it cannot be said at all, because of the fault.
     pub service: Option<model::Service>,
+    /// Keys of annotations of which people should know when they do not pass.
+    pub steering: BTreeSet<String>,
+    /// Keys of annotations that are not kept because they are too long.
+    pub too_long: BTreeSet<String>,
     /// What is wrong with it. With `service` present, that leaves out what is at fault.
     pub fault: Option<Fault>,
 }
@@ -186,8 +197,8 @@ fn wish(uid: &str, metadata: &ObjectMeta, spec: ServiceSpec) -> Wish {
     let class = spec.load_balancer_class.clone();
     let unreadable = |fault| Wish {
         class: class.clone(),
-        service: None,
         fault: Some(fault),
+        ..Wish::default()
     };
     let ports = match spec.ports.iter().flatten().map(port).collect() {
         Ok(ports) => ports,
@@ -202,7 +213,7 @@ fn wish(uid: &str, metadata: &ObjectMeta, spec: ServiceSpec) -> Wish {
         Err(fault) => (Vec::new(), Some(fault)),
     };
     let local = spec.external_traffic_policy.as_deref() == Some("Local");
-    let service = model::Service {
+    let mut service = model::Service {
         uid: uid.to_owned(),
         ports,
         families: families(&spec),
@@ -225,11 +236,40 @@ fn wish(uid: &str, metadata: &ObjectMeta, spec: ServiceSpec) -> Wish {
             .and_then(|port| u16::try_from(port).ok())
             .filter(|port| local && *port != 0),
         requested_ips,
+        annotations: BTreeMap::new(),
     };
-    Wish {
+    let mut wish = Wish {
         class,
-        service: Some(service),
         fault,
+        ..Wish::default()
+    };
+    service.annotations = wish.sort(metadata.annotations.clone().unwrap_or_default());
+    wish.service = Some(service);
+    wish
+}
+
+impl Wish {
+    /// Gives back the annotations that may pass, if the operator's list says so. The others are nobody's business: not even
+    /// their values are kept, and of those that do not fit only the key.
+    fn sort(&mut self, annotations: BTreeMap<String, String>) -> BTreeMap<String, String> {
+        let mut kept = BTreeMap::new();
+        let mut bytes = 0;
+        for (key, value) in annotations {
+            if annotations::steers(&key) {
+                self.steering.insert(key.clone());
+            }
+            if annotations::never(&key) {
+                continue;
+            }
+            let with_it = bytes + key.len() + value.len();
+            if value.len() > MAX_VALUE || with_it > KEPT_BYTES {
+                self.too_long.insert(key);
+            } else {
+                bytes = with_it;
+                kept.insert(key, value);
+            }
+        }
+        kept
     }
 }
 
@@ -431,6 +471,34 @@ mod tests {
             ["192.0.2.0/24"]
         );
         assert!(wanted(json!({})).source_ranges.is_empty());
+    }
+
+    #[test]
+    fn point_19_annotations_are_sorted_into_what_may_pass_what_steers_and_what_is_too_long() {
+        let long = "x".repeat(MAX_VALUE + 1);
+        let annotations = json!({
+            "example.com/owner": "a",
+            "kubectl.kubernetes.io/last-applied-configuration": "{}",
+            "metallb.io/address-pool": "mine",
+            "metallb.io/allow-shared-ip": "k",
+            RANGES_ANNOTATION: "10.0.0.0/8",
+            "example.com/book": long,
+        });
+        let wish = project(json!({}), json!({"annotations": annotations}), json!({}))
+            .wish
+            .unwrap();
+        let service = wish.service.unwrap();
+        let kept: Vec<_> = service.annotations.keys().collect();
+        assert_eq!(kept, ["example.com/owner", "metallb.io/allow-shared-ip"]);
+        let steering: Vec<_> = wish.steering.iter().collect();
+        assert_eq!(
+            steering,
+            ["metallb.io/address-pool", "metallb.io/allow-shared-ip"]
+        );
+        assert_eq!(
+            wish.too_long,
+            BTreeSet::from(["example.com/book".to_owned()])
+        );
     }
 
     #[test]

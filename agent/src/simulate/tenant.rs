@@ -3,7 +3,7 @@
 //! clusters.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
@@ -206,6 +206,7 @@ fn service(index: usize, version: usize, request_ip: Option<IpAddr>) -> Body {
         local_nodes: BTreeSet::new(),
         health_check_node_port: None,
         requested_ips: request_ip.into_iter().collect(),
+        annotations: BTreeMap::new(),
     })
 }
 

@@ -25,6 +25,8 @@ pub(super) struct Desired {
     pub(super) conditions: Vec<SeenCondition>,
     /// The word of the event about trouble.
     trouble: Option<&'static str>,
+    /// What of the Service is not followed; it stands in the condition's message too.
+    note: Option<String>,
 }
 
 /// None: nothing is known that would be worth a write.
@@ -50,11 +52,15 @@ pub(super) fn desired(view: &View<'_>) -> Option<Desired> {
         },
         None => told?,
     };
+    let message = match &view.note {
+        Some(note) => format!("{} {note}", verdict.message),
+        None => verdict.message,
+    };
     let condition = |type_: &str, status| SeenCondition {
         type_: type_.to_owned(),
         status,
         reason: reason(&verdict.reason),
-        message: shorten(&verdict.message, MAX_MESSAGE),
+        message: shorten(&message, MAX_MESSAGE),
         observed_generation: seen.generation,
         since: Timestamp::UNIX_EPOCH,
     };
@@ -66,6 +72,7 @@ pub(super) fn desired(view: &View<'_>) -> Option<Desired> {
         ingress,
         conditions,
         trouble: verdict.trouble,
+        note: view.note.clone(),
     })
 }
 
@@ -120,31 +127,55 @@ impl Desired {
     }
 
     /// What to tell about the difference to what was seen.
-    pub(super) fn notice(&self, seen: &SeenService) -> Option<Notice> {
+    pub(super) fn notices(&self, seen: &SeenService) -> Vec<Notice> {
         let old = seen.condition(PROGRAMMED);
-        let new = self.condition(PROGRAMMED)?;
+        let Some(new) = self.condition(PROGRAMMED) else {
+            return Vec::new();
+        };
         if let Some(word) = self.trouble {
             let known = old.is_some_and(|old| !old.status && old.message == new.message);
-            return (!known).then(|| Notice::warning(word, new.message.clone()));
+            let notice = (!known).then(|| Notice::warning(word, new.message.clone()));
+            return notice.into_iter().collect();
         }
+        let mut notices: Vec<_> = self.served(seen, old, new).into_iter().collect();
+        if let Some(note) = &self.note
+            && !old.is_some_and(|old| old.message.contains(note.as_str()))
+        {
+            notices.push(Notice::warning("AnnotationsIgnored", note.clone()));
+        }
+        notices
+    }
+
+    fn served(
+        &self,
+        seen: &SeenService,
+        old: Option<&SeenCondition>,
+        new: &SeenCondition,
+    ) -> Option<Notice> {
         let had = if seen.status.ours {
             names(&seen.status.ingress)
         } else {
             String::new()
         };
         let has = names(&self.ingress);
-        if had.is_empty() || !old.is_some_and(|old| old.status) {
+        let Some(old) = old.filter(|old| old.status && !had.is_empty()) else {
             return Some(Notice::normal(
                 "EnsuredLoadBalancer",
                 format!("Ensured load balancer {has}"),
             ));
-        }
-        let note = if had == has {
-            format!("Updated load balancer {has}")
-        } else {
-            format!("Updated load balancer: {has} (it was {had})")
         };
-        Some(Notice::normal("UpdatedLoadBalancer", note))
+        if had != has {
+            let note = format!("Updated load balancer: {has} (it was {had})");
+            return Some(Notice::normal("UpdatedLoadBalancer", note));
+        }
+        // Where only the message changes nothing has happened to the load balancer.
+        let same = old.observed_generation == new.observed_generation && old.reason == new.reason;
+        (!same || old.message == new.message).then(|| {
+            Notice::normal(
+                "UpdatedLoadBalancer",
+                format!("Updated load balancer {has}"),
+            )
+        })
     }
 
     fn condition(&self, type_: &str) -> Option<&SeenCondition> {

@@ -26,6 +26,8 @@ pub struct View<'a> {
     pub entry: &'a Entry,
     /// What is wrong on this side.
     pub problem: Option<Reason>,
+    /// Which of its annotations are not passed on, where people should know.
+    pub note: Option<String>,
     /// The hub's answer to the Service as it is now.
     pub answer: Option<&'a Answer>,
     /// The hub has confirmed that there is no load balancer (any more).
@@ -131,7 +133,7 @@ fn report(view: &View<'_>, now: Timestamp) -> Option<(Step, Vec<Notice>)> {
     if desired.is_met_by(seen) {
         return None;
     }
-    let notices = desired.notice(seen).into_iter().collect();
+    let notices = desired.notices(seen);
     let conditions = desired
         .conditions
         .into_iter()
@@ -152,10 +154,10 @@ fn report(view: &View<'_>, now: Timestamp) -> Option<(Step, Vec<Notice>)> {
     ))
 }
 
-/// The status first, for without the finalizer nobody would come back for it. What is being deleted keeps its status.
+/// The status first, unless it alone tells whose the finalizer is. What is being deleted keeps its status.
 fn let_go(view: &View<'_>) -> Option<(Step, Vec<Notice>)> {
     let seen = &view.entry.seen;
-    if seen.status.ours && !seen.deleting {
+    if seen.status.ours && !seen.deleting && !view.claims.needs_status(seen) {
         let clear = Step::Status {
             ingress: Vec::new(),
             conditions: Vec::new(),

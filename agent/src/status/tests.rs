@@ -1,7 +1,7 @@
 //! Plans, step by step. A step is carried out on a pretended object, so that each test also shows that the next plan is
 //! empty: no write is ever made twice.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_common::model::{
     Answer, Generation, Ingress, IpFamily, Outcome, Reason, Service, TrafficPolicy,
@@ -18,6 +18,7 @@ struct Case {
     claims: Claims,
     entry: Entry,
     problem: Option<Reason>,
+    note: Option<String>,
     answer: Option<Answer>,
     released: bool,
 }
@@ -43,6 +44,7 @@ impl Case {
                 rebound: false,
             },
             problem: None,
+            note: None,
             answer: None,
             released: false,
         }
@@ -61,6 +63,7 @@ impl Case {
             claims: &self.claims,
             entry: &self.entry,
             problem: self.problem.clone(),
+            note: self.note.clone(),
             answer: self.answer.as_ref(),
             released: self.released,
         };
@@ -114,8 +117,9 @@ fn wish(class: Option<&str>) -> Wish {
             local_nodes: BTreeSet::new(),
             health_check_node_port: None,
             requested_ips: Vec::new(),
+            annotations: BTreeMap::new(),
         }),
-        fault: None,
+        ..Wish::default()
     }
 }
 
@@ -176,6 +180,19 @@ fn point_04_a_type_that_left_clears_the_status_then_drops_the_finalizer() {
     assert_eq!(case.run(), ["DeletedLoadBalancer"]);
     assert_eq!(case.entry.seen.finalizers, ["theirs"]);
     assert!(case.entry.seen.status.ingress.is_empty());
+}
+
+#[test]
+fn point_02_where_a_class_became_demanded_neither_finalizer_nor_status_stays() {
+    let mut case = Case::served();
+    case.claims.classless = false;
+    case.entry.standing = case.claims.standing(&case.entry.seen);
+    assert_eq!(case.entry.standing, Standing::Leaving);
+    case.released = true;
+    assert_eq!(case.run(), ["DeletedLoadBalancer"]);
+    assert_eq!(case.entry.seen.finalizers, ["theirs"]);
+    assert!(!case.entry.seen.status.ours && case.ips().is_empty());
+    assert_eq!(case.claims.standing(&case.entry.seen), Standing::Foreign);
 }
 
 #[test]
@@ -415,4 +432,32 @@ fn the_patches_name_exactly_what_is_ours() {
       }
     }
     "#);
+}
+
+#[test]
+fn point_19_what_is_not_passed_on_is_said_once_and_taken_back() {
+    let note = "Not passed on: annotation metallb.io/address-pool.";
+    let mut case = Case::new(None);
+    case.answer = programmed("192.0.2.1");
+    case.note = Some(note.into());
+    assert_eq!(
+        case.run(),
+        [
+            "EnsuringLoadBalancer",
+            "EnsuredLoadBalancer",
+            "AnnotationsIgnored"
+        ]
+    );
+    assert!(case.programmed().status && case.programmed().message.ends_with(note));
+    assert!(case.plan().is_none(), "nothing more to write");
+    case.note = None;
+    assert!(case.run().is_empty(), "an end of it is no news");
+    assert!(!case.programmed().message.contains(note));
+
+    let why = Reason::new("AllocationFailed", "no address is left.");
+    case.note = Some(note.into());
+    case.answer = answer(Outcome::Pending(why), &["192.0.2.1"]);
+    let plan = case.plan().unwrap();
+    assert_eq!(plan.notices[0].note, format!("no address is left. {note}"));
+    assert_eq!(case.run(), ["SyncLoadBalancerFailed"]);
 }

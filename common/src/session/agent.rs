@@ -16,6 +16,7 @@ use super::{
     snapshot::Outgoing,
 };
 use crate::{
+    annotations::Allowed,
     model::{Answer, Body, Generation, Key, Outcome, Versioned},
     wire::{answer_from_wire, generation_of, key_to_wire, resource_to_wire},
 };
@@ -115,6 +116,19 @@ impl Live {
             self.must_tell = true;
         }
     }
+}
+
+/// Which annotations may pass from now on, where a message says so. To be taken in before the message itself: what the
+/// tenant wants depends on it, and Welcome's digests are compared with that.
+pub fn allowed(message: &v1::HubMessage) -> Option<Allowed> {
+    use v1::hub_message::Body as Message;
+    let capabilities = match message.body.as_ref()? {
+        Message::Welcome(welcome) => welcome.capabilities.as_ref(),
+        Message::Capabilities(capabilities) => Some(capabilities),
+        _ => return None,
+    };
+    // A hub that says nothing of them lets none pass.
+    Some(capabilities.map_or_else(Allowed::default, |it| Allowed::new(&it.annotations)))
 }
 
 /// The agent's state machine.
@@ -314,6 +328,8 @@ impl AgentSession {
                 // Of a turn that was given up meanwhile.
                 _ => Vec::new(),
             }),
+            // What it means for what is wanted came before it: see `allowed`.
+            (Message::Capabilities(_), Phase::Live(_)) => Ok(Vec::new()),
         }
     }
 

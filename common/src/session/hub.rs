@@ -11,14 +11,15 @@ use berth_wire::v1;
 use prost::Message as _;
 
 use super::{
-    HEARTBEAT, MESSAGE_BYTES, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE, TURNS,
+    ANNOTATIONS, HEARTBEAT, MESSAGE_BYTES, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE, TURNS,
     digest::Buckets,
     greeting::Greeting,
     held::{Held, Load, Received, Touched},
     snapshot::Incoming,
 };
 use crate::{
-    model::{Answer, Generation, Key},
+    annotations::{self, Allowed},
+    model::{Answer, Body, Generation, Key},
     wire::{
         MAX_PORTS, Refusal, answer_to_wire, key_from_wire, refusal_to_wire, resource_from_wire,
     },
@@ -103,6 +104,10 @@ pub struct HubSession {
     phase: Phase,
     incoming: Option<Incoming<(Generation, Received)>>,
     turn: Turn,
+    /// Which annotations of Services may pass.
+    allowed: Allowed,
+    /// Whether the agent knows [`ANNOTATIONS`].
+    tells_annotations: bool,
     /// Of the last Delta taken in.
     sequence: u64,
     outbox: Outbox,
@@ -114,6 +119,7 @@ pub struct HubSession {
 struct Outbox {
     welcome: Option<v1::Welcome>,
     resync: Option<v1::ResyncRequired>,
+    capabilities: Option<v1::Capabilities>,
     turn: Option<v1::Turn>,
     answers: BTreeMap<(i32, String, String), v1::Answer>,
     beat: bool,
@@ -129,6 +135,8 @@ impl HubSession {
             phase: Phase::Greeting,
             incoming: None,
             turn: Turn::Unbound,
+            allowed: Allowed::default(),
+            tells_annotations: false,
             sequence: 0,
             outbox: Outbox::default(),
             last_sent: now,
@@ -205,6 +213,7 @@ impl HubSession {
         if greeting.features.contains(&TURNS) {
             self.turn = Turn::No;
         }
+        self.tells_annotations = greeting.features.contains(&ANNOTATIONS);
         let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         self.outbox.welcome = Some(v1::Welcome {
             protocol: PROTOCOL,
@@ -219,9 +228,7 @@ impl HubSession {
             }),
             digests: held.digests().to_bytes().into(),
             features: greeting.features.iter().map(ToString::to_string).collect(),
-            capabilities: Some(v1::Capabilities {
-                protocols: vec![v1::Protocol::Tcp.into(), v1::Protocol::Udp.into()],
-            }),
+            capabilities: Some(capabilities(&self.allowed)),
             reconnect_spread_ms: clamp(reconnect_spread.as_millis() as usize),
         });
         match &greeting.digests {
@@ -283,6 +290,17 @@ impl HubSession {
         self.outbox.turn = Some(v1::Turn { ahead });
     }
 
+    /// Which annotations may pass. Before Welcome it is said in that, and later by itself, to an agent that knows of it.
+    pub fn allow(&mut self, allowed: &Allowed) {
+        if self.allowed == *allowed {
+            return;
+        }
+        self.allowed = allowed.clone();
+        if self.is_live() && self.tells_annotations {
+            self.outbox.capabilities = Some(capabilities(allowed));
+        }
+    }
+
     /// Whether the agent waits for its turn.
     pub fn waits_for_turn(&self) -> bool {
         self.turn == Turn::Waits
@@ -301,7 +319,7 @@ impl HubSession {
         };
         for resource in page.resources {
             incoming.count(resource.key.as_ref(), Generation(resource.generation));
-            if let Some((key, generation, received)) = read(resource, &mut taken.refused) {
+            if let Some((key, generation, received)) = read(resource, &mut taken) {
                 incoming.push(key, (generation, received));
             }
             if incoming.len() > most {
@@ -399,7 +417,7 @@ impl HubSession {
         for change in delta.changes {
             match change.change {
                 Some(v1::change::Change::Upsert(resource)) => {
-                    if let Some((key, generation, received)) = read(resource, &mut taken.refused) {
+                    if let Some((key, generation, received)) = read(resource, &mut taken) {
                         changes.push((key, generation, Some(received)));
                     }
                 }
@@ -493,6 +511,8 @@ impl HubSession {
             Message::Drain(drain)
         } else if let Some(resync) = outbox.resync.take() {
             Message::ResyncRequired(resync)
+        } else if let Some(capabilities) = outbox.capabilities.take() {
+            Message::Capabilities(capabilities)
         } else if let Some(turn) = outbox.turn.take() {
             Message::Turn(turn)
         } else if outbox.beat || beat_due {
@@ -539,18 +559,43 @@ impl HubSession {
     }
 }
 
+fn capabilities(allowed: &Allowed) -> v1::Capabilities {
+    v1::Capabilities {
+        protocols: vec![v1::Protocol::Tcp.into(), v1::Protocol::Udp.into()],
+        annotations: allowed.patterns(),
+    }
+}
+
+/// Takes away what no tenant may say to an allocator or a cloud (HOSTILE 57, 59), and says so: an agent in order never sends it.
+fn strip(key: &Key, body: &mut Body, discarded: &mut Option<String>) {
+    if let Body::Service(service) = body {
+        let before = service.annotations.len();
+        service
+            .annotations
+            .retain(|key, _| !annotations::never(key));
+        let stripped = before - service.annotations.len();
+        if stripped > 0 {
+            *discarded = Some(format!(
+                "{stripped} annotations of {key} that no tenant may set"
+            ));
+        }
+    }
+}
+
 /// Reads a resource. One with a readable key is kept, even if the rest cannot be read, so that the last good state is not
 /// taken for absent.
-fn read(
-    resource: v1::Resource,
-    refused: &mut Vec<(Option<v1::Key>, Generation, Refusal)>,
-) -> Option<(Key, Generation, Received)> {
+fn read(resource: v1::Resource, taken: &mut Taken) -> Option<(Key, Generation, Received)> {
     let generation = Generation(resource.generation);
     match resource_from_wire(&resource) {
-        Ok((key, versioned)) => Some((key, generation, Ok(versioned.body))),
+        Ok((key, mut versioned)) => {
+            strip(&key, &mut versioned.body, &mut taken.discarded);
+            Some((key, generation, Ok(versioned.body)))
+        }
         Err(refusal) => {
             let key = resource.key.as_ref().and_then(|k| key_from_wire(k).ok());
-            refused.push((resource.key, generation, refusal.clone()));
+            taken
+                .refused
+                .push((resource.key, generation, refusal.clone()));
             key.map(|key| (key, generation, Err(refusal)))
         }
     }

@@ -28,8 +28,10 @@ pub const TENANT_UNKNOWN: &str = "tenant-unknown";
 pub const PROTOCOL: u32 = 1;
 /// The feature by which a hub bounds how many agents send a snapshot at the same time.
 pub const TURNS: &str = "turns";
+/// The feature by which a hub tells during a session which annotations may pass.
+pub const ANNOTATIONS: &str = "annotations";
 /// All features of this release.
-pub const FEATURES: &[&str] = &[TURNS];
+pub const FEATURES: &[&str] = &[TURNS, ANNOTATIONS];
 /// Each side says something at least this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A peer that said nothing for this long is gone (DESIGN.md rule 10).

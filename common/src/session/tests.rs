@@ -7,7 +7,7 @@ mod turns;
 mod versions;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -46,6 +46,7 @@ fn service(node_port: u16) -> Body {
         local_nodes: BTreeSet::new(),
         health_check_node_port: None,
         requested_ips: Vec::new(),
+        annotations: BTreeMap::new(),
     })
 }
 

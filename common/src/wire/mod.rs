@@ -121,7 +121,7 @@ fn label(field: &str, name: &str) -> Result<(), Refusal> {
 
 /// RFC 1123 label: what namespaces and Service names are (a Service name may begin with a digit since Kubernetes 1.34's
 /// relaxed validation).
-fn is_label(name: &str) -> bool {
+pub(crate) fn is_label(name: &str) -> bool {
     let edge = |c: Option<u8>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     name.len() <= 63
         && edge(name.bytes().next())

@@ -1,6 +1,9 @@
 //! Services and nodes, out of and into messages.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use berth_wire::v1;
 use prost::Message as _;
@@ -10,6 +13,7 @@ use super::{
     MAX_LOCAL_NODES, MAX_PORTS, MAX_REQUESTED_IPS, MAX_SOURCE_RANGES, Refusal, is_label,
     key_from_wire, key_to_wire,
 };
+use crate::annotations::{self, MAX_BYTES, MAX_COUNT};
 use crate::model::{
     Body, Generation, IpFamily, Key, Node, NodeName, Port, Protocol, Service, TrafficPolicy,
     Versioned,
@@ -137,6 +141,7 @@ fn service_from_wire(service: &v1::Service) -> Result<Service, Refusal> {
             service.health_check_node_port,
         )?,
         requested_ips: requested_ips(&service.requested_ips)?,
+        annotations: annotations(&service.annotations)?,
     })
 }
 
@@ -169,6 +174,14 @@ fn service_to_wire(service: &Service) -> v1::Service {
             .requested_ips
             .iter()
             .map(ToString::to_string)
+            .collect(),
+        annotations: service
+            .annotations
+            .iter()
+            .map(|(key, value)| v1::Annotation {
+                key: key.clone(),
+                value: value.clone(),
+            })
             .collect(),
     }
 }
@@ -321,6 +334,36 @@ fn requested_ips(texts: &[String]) -> Result<Vec<IpAddr>, Refusal> {
         .collect()
 }
 
+fn annotations(annotations: &[v1::Annotation]) -> Result<BTreeMap<String, String>, Refusal> {
+    const FIELD: &str = "metadata.annotations";
+    let bytes: usize = annotations
+        .iter()
+        .map(|it| it.key.len() + it.value.len())
+        .sum();
+    if annotations.len() > MAX_COUNT || bytes > MAX_BYTES {
+        return Err(Refusal::new(
+            FIELD,
+            format!(
+                "{} annotations of {bytes} bytes are to be passed on; {MAX_COUNT} of {MAX_BYTES} bytes are possible",
+                annotations.len()
+            ),
+        ));
+    }
+    let mut read = BTreeMap::new();
+    for it in annotations {
+        if !annotations::is_key(&it.key) {
+            return Err(Refusal::new(FIELD, "a key that no annotation can have"));
+        }
+        if read.insert(it.key.clone(), it.value.clone()).is_some() {
+            return Err(Refusal::new(
+                FIELD,
+                format!("{} stands there twice", it.key),
+            ));
+        }
+    }
+    Ok(read)
+}
+
 /// An address in canonical form; an IPv4 address in IPv6's clothes is taken as what it is.
 fn ip(field: &str, text: &str) -> Result<IpAddr, Refusal> {
     text.parse::<IpAddr>()
@@ -459,12 +502,46 @@ mod tests {
     }
 
     #[test]
+    fn point_19_annotations_are_few_and_short_and_each_stands_once() {
+        let one = |key: &str, value: &str| v1::Annotation {
+            key: key.into(),
+            value: value.into(),
+        };
+        let good = wire(|s| s.annotations = vec![one("example.com/b", "1"), one("a", "ü\n")]);
+        let (key, read) = resource_from_wire(&good).unwrap();
+        let Body::Service(service) = &read.body else {
+            panic!("a service")
+        };
+        assert_eq!(service.annotations["example.com/b"], "1");
+        let back = resource_to_wire(&key, &read);
+        assert_eq!(resource_from_wire(&back).unwrap().1, read);
+        let many: Vec<_> = (0..=MAX_COUNT).map(|n| one(&format!("k{n}"), "")).collect();
+        let long = "x".repeat(MAX_BYTES);
+        for bad in [
+            many,
+            vec![one("a", &long)],
+            vec![one("a", "1"), one("a", "1")],
+            vec![one("a b", "")],
+            vec![one("a/b/c", "")],
+        ] {
+            assert_eq!(refused(|s| s.annotations = bad), "metadata.annotations");
+        }
+    }
+
+    #[test]
     fn equal_content_has_an_equal_generation_and_any_change_another() {
         let of = |r: &v1::Resource| generation_of(&resource_from_wire(r).unwrap().1.body);
         let base = of(&wire(|_| ()));
         assert_eq!(base, of(&wire(|_| ())));
         assert_ne!(base, of(&wire(|s| s.ports[0].name = "web".into())));
         assert_ne!(base, of(&wire(|s| s.ports[0].node_port = 30081)));
+        let noted = wire(|s| {
+            s.annotations.push(v1::Annotation {
+                key: "a".into(),
+                value: "1".into(),
+            });
+        });
+        assert_ne!(base, of(&noted));
         assert!(base.0 <= i64::MAX as u64);
     }
 }

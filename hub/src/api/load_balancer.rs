@@ -1,5 +1,7 @@
 //! `LoadBalancer`: what one Service of a tenant asked for, and what it got. Written by the hub alone; people read it.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -56,6 +58,9 @@ pub struct LoadBalancerSpec {
     /// The addresses that the tenant asked for.
     #[serde(rename = "requestedIPs")]
     pub requested_ips: Vec<String>,
+    /// The tenant's annotations that the operator lets pass.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Where a load balancer comes from.

@@ -20,7 +20,8 @@ pub use load_balancer::{
     Source, TrafficPolicy,
 };
 pub use tenant::{
-    Credentials, HealthCheck, HealthMode, ReclaimPolicy, Tenant, TenantSpec, TenantStatus,
+    Annotations, Credentials, HealthCheck, HealthMode, ReclaimPolicy, Tenant, TenantSpec,
+    TenantStatus,
 };
 
 /// The API group.

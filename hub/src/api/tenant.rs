@@ -1,5 +1,7 @@
 //! `Tenant`: the admission of one cluster, and what it may have. Written by the operator; the status by the hub.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -56,6 +58,10 @@ pub struct TenantSpec {
     #[schemars(length(max = 100), inner(length(max = 49)))]
     #[x_kube(validation = Rule::new("self.all(range, isCIDR(range))").message("each is a CIDR such as 10.0.0.0/24"))]
     pub requestable_ips: Vec<String>,
+    /// Annotations of the Services that the hub makes for this tenant: which of them the tenant may set, and which the operator
+    /// sets. A change is followed on Services that exist; their addresses stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<Annotations>,
     /// What becomes of the address of a Service that the tenant deletes. `Delete`: it is anybody's after a while
     /// (`releaseAfterSeconds`). `Retain`: it is kept for a Service of the same namespace and name, until somebody deletes the
     /// LoadBalancer here. Traffic stops at once in either case.
@@ -90,6 +96,28 @@ pub struct Credentials {
         )
     )]
     pub revoked_serials: Vec<String>,
+}
+
+/// Annotations of management Services.
+#[derive(Serialize, Deserialize, KubeSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Annotations {
+    /// The annotations that pass from a Service of the tenant to the one here: keys such as `example.com/owner`, and domains
+    /// such as `example.com/*`. Never passed, whatever is listed: what steers an allocator or a cloud (`metallb.io/*`,
+    /// `service.beta.kubernetes.io/*` and the like), Kubernetes' own annotations but for external-dns, and Berth's. Only
+    /// `metallb.io/allow-shared-ip` passes where it is listed in full; the hub then makes the sharing key the tenant's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(max = 317)))]
+    #[x_kube(validation = Rule::new("self.all(key, key.matches('^([a-z0-9][-a-z0-9.]*/)?([A-Za-z0-9][-A-Za-z0-9_.]*)$|^[a-z0-9][-a-z0-9.]*/[*]$'))")
+        .message("each is an annotation's key, or a domain and /*"))]
+    pub allowed: Vec<String>,
+    /// Annotations that every Service here gets, whatever the tenant says: a cloud's, for instance, or an allocator's. The
+    /// address and the pool are not chosen here: the hub pins the address itself, and the pool is `addressPool`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    #[x_kube(validation = Rule::new("!('metallb.io/loadBalancerIPs' in self) && !('metallb.universe.tf/loadBalancerIPs' in self) && !('metallb.io/address-pool' in self) && !('metallb.universe.tf/address-pool' in self)")
+        .message("the hub pins the address itself, and the pool is addressPool"))]
+    pub injected: BTreeMap<String, String>,
 }
 
 /// What becomes of an address.

@@ -80,6 +80,7 @@ fn want(agent: &mut AgentSession, port: u16) {
         local_nodes: Default::default(),
         health_check_node_port: None,
         requested_ips: Vec::new(),
+        annotations: Default::default(),
     };
     agent.upsert(Key::Service(backend()), Body::Service(service));
 }

@@ -92,6 +92,7 @@ mod tests {
             local_nodes: BTreeSet::new(),
             health_check_node_port: None,
             requested_ips: Vec::new(),
+            annotations: Default::default(),
         })
     }
 

@@ -60,6 +60,7 @@ pub fn spec(id: &Id, generation: Generation, service: &Service) -> LoadBalancerS
             .iter()
             .map(ToString::to_string)
             .collect(),
+        annotations: service.annotations.clone(),
     }
 }
 
@@ -80,6 +81,7 @@ pub fn same_request(one: &LoadBalancerSpec, other: &LoadBalancerSpec) -> bool {
         && one.source_ranges == other.source_ranges
         && one.traffic_policy == other.traffic_policy
         && one.requested_ips == other.requested_ips
+        && one.annotations == other.annotations
 }
 
 /// Reads a recorded request back. `local_nodes` is what the record does not have. `None` where somebody wrote into the
@@ -113,6 +115,7 @@ pub fn service(spec: &LoadBalancerSpec, local_nodes: BTreeSet<NodeName>) -> Opti
         local_nodes,
         health_check_node_port: None,
         requested_ips: parse_all(&spec.requested_ips)?,
+        annotations: spec.annotations.clone(),
     })
 }
 

@@ -1,5 +1,6 @@
 //! The management Service: type LoadBalancer, without a selector, for its EndpointSlices are the hub's. Of the tenant's
-//! Service only what this shape names is taken; external IPs, annotations, labels, selectors and the like never are.
+//! Service only what this shape names is taken; external IPs, labels, selectors and the like never are. Node ports do not
+//! stand in it: they are the slices' alone, so that a changed one is news to kube-proxy at once and to nobody else.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,15 +8,24 @@ use std::{
 };
 
 use berth_common::model::{Ingress, IpFamily, Protocol, Service};
-use k8s_openapi::{api::core::v1 as core, apimachinery::pkg::util::intstr::IntOrString};
+use k8s_openapi::api::core::v1 as core;
+use kube::api::ObjectMeta;
 use serde_json::{Value, json};
 
-use super::{Id, labels, name};
+use super::{FIELD_MANAGER, Id, labels, name};
 
 /// MetalLB: exactly these addresses.
 pub const METALLB_IPS: &str = "metallb.io/loadBalancerIPs";
 /// MetalLB: from this pool.
 pub const METALLB_POOL: &str = "metallb.io/address-pool";
+
+/// The annotations that the hub decides by itself: address and pool, also by MetalLB's former name.
+pub const HUBS_OWN: [&str; 4] = [
+    METALLB_IPS,
+    METALLB_POOL,
+    "metallb.universe.tf/loadBalancerIPs",
+    "metallb.universe.tf/address-pool",
+];
 
 /// `spec.ipFamilyPolicy`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,8 +59,6 @@ impl FamilyPolicy {
 pub struct PortShape {
     /// May be empty where there is one port.
     pub name: String,
-    /// The tenant's node port. Only for people: traffic goes by the EndpointSlices' ports.
-    pub target: u16,
     /// `appProtocol`.
     pub app_protocol: Option<String>,
 }
@@ -79,26 +87,29 @@ pub struct ServiceShape {
     pub source_ranges: BTreeSet<String>,
     /// `loadBalancerClass`, which Kubernetes allows no change of.
     pub class: Option<String>,
-    /// The annotations for the allocator.
+    /// The annotations by which the hub steers the allocator.
     pub steering: Steering,
+    /// The other annotations that are the hub's: the operator's, and those of the tenant that the operator lets pass.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl ServiceShape {
-    /// The shape of what a tenant's Service asks for, with the families, class and steering that the planner chose. Ports
-    /// that have no node port are left out: the planner refuses such a Service before it comes here.
+    /// The shape of what a tenant's Service asks for, with the families, class, steering and annotations that the planner
+    /// chose. Ports that have no node port are left out: the planner refuses such a Service before it comes here.
     pub fn new(
         service: &Service,
         (primary, family_policy): (IpFamily, FamilyPolicy),
         class: Option<String>,
         steering: Steering,
+        annotations: BTreeMap<String, String>,
     ) -> Self {
-        let ports = service.ports.iter().filter_map(|port| {
+        let reached = service.ports.iter().filter(|port| port.node_port.is_some());
+        let ports = reached.map(|port| {
             let shape = PortShape {
                 name: port.name.clone(),
-                target: port.node_port?,
                 app_protocol: port.app_protocol.clone(),
             };
-            Some(((port.port, port.protocol), shape))
+            ((port.port, port.protocol), shape)
         });
         Self {
             ports: ports.collect(),
@@ -112,6 +123,7 @@ impl ServiceShape {
                 .collect(),
             class,
             steering,
+            annotations,
         }
     }
 
@@ -145,7 +157,8 @@ impl ServiceShape {
             "namespace": id.tenant.namespace(),
             "labels": labels(id),
         });
-        let annotations = self.steering.annotations();
+        let mut annotations = self.annotations.clone();
+        annotations.extend(self.steering.annotations());
         if !annotations.is_empty() {
             metadata["annotations"] = json!(annotations);
         }
@@ -162,10 +175,11 @@ impl ServiceShape {
         })
     }
 
-    /// Whether the two send traffic the same way: equal in everything but the allocator's steering.
+    /// Whether the two send traffic the same way: equal in everything but annotations.
     pub fn same_path(&self, other: &Self) -> bool {
         let steered = Self {
             steering: other.steering.clone(),
+            annotations: other.annotations.clone(),
             ..self.clone()
         };
         steered == *other
@@ -173,24 +187,24 @@ impl ServiceShape {
 }
 
 impl Steering {
-    fn annotations(&self) -> BTreeMap<&'static str, String> {
+    fn annotations(&self) -> BTreeMap<String, String> {
         let mut annotations = BTreeMap::new();
         if !self.pin.is_empty() {
             let ips: Vec<String> = self.pin.iter().map(ToString::to_string).collect();
-            annotations.insert(METALLB_IPS, ips.join(","));
+            annotations.insert(METALLB_IPS.into(), ips.join(","));
         }
         if let Some(pool) = &self.pool {
-            annotations.insert(METALLB_POOL, pool.clone());
+            annotations.insert(METALLB_POOL.into(), pool.clone());
         }
         annotations
     }
 }
 
+/// Without a target port, which means nothing where slices are made by hand: they are matched by the port's name.
 fn port_manifest(((port, protocol), shape): (&(u16, Protocol), &PortShape)) -> Value {
     let mut manifest = json!({
         "port": port,
         "protocol": protocol.as_str(),
-        "targetPort": shape.target,
     });
     if !shape.name.is_empty() {
         manifest["name"] = json!(shape.name);
@@ -268,6 +282,7 @@ impl ObservedService {
                     pin,
                     pool: annotation(METALLB_POOL),
                 },
+                annotations: own_annotations(&object.metadata),
             },
             sound,
             foreign_fields: spec.selector.is_some_and(|it| !it.is_empty())
@@ -283,23 +298,37 @@ impl ObservedService {
     }
 }
 
+/// The annotations that are there because the hub applied them. Others put theirs beside them (MetalLB says from which pool an
+/// address is), and only the API server knows whose is whose; what somebody else has changed is his, until it is applied anew.
+fn own_annotations(metadata: &ObjectMeta) -> BTreeMap<String, String> {
+    let applied = metadata.managed_fields.iter().flatten().filter(|entry| {
+        entry.manager.as_deref() == Some(FIELD_MANAGER)
+            && entry.operation.as_deref() == Some("Apply")
+    });
+    let named = applied.filter_map(|entry| {
+        let fields = &entry.fields_v1.as_ref()?.0;
+        fields.pointer("/f:metadata/f:annotations")?.as_object()
+    });
+    let keys = named.flat_map(|fields| fields.keys()).filter_map(|field| {
+        let key = field.strip_prefix("f:")?;
+        let value = metadata.annotations.as_ref()?.get(key)?;
+        (key != METALLB_IPS && key != METALLB_POOL).then(|| (key.to_owned(), value.clone()))
+    });
+    keys.collect()
+}
+
 fn read_port(port: &core::ServicePort) -> ((u16, Protocol), PortShape) {
     let protocol = match port.protocol.as_deref() {
         Some("UDP") => Protocol::Udp,
         Some("SCTP") => Protocol::Sctp,
         _ => Protocol::Tcp,
     };
-    let number = |value: i32| u16::try_from(value).unwrap_or(0);
+    let number = u16::try_from(port.port).unwrap_or(0);
     let shape = PortShape {
         name: port.name.clone().unwrap_or_default(),
-        target: match port.target_port {
-            Some(IntOrString::Int(target)) => number(target),
-            // A name: never written by the hub, so that 0 differs from all it would write.
-            _ => 0,
-        },
         app_protocol: port.app_protocol.clone(),
     };
-    ((number(port.port), protocol), shape)
+    ((number, protocol), shape)
 }
 
 /// The addresses of the annotation, and whether all of it could be read.

@@ -1,6 +1,6 @@
 //! What is written, and that what is written is recognised again.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_common::{
     identity::TenantName,
@@ -46,6 +46,7 @@ fn tenant_service() -> Service {
         local_nodes: BTreeSet::new(),
         health_check_node_port: None,
         requested_ips: Vec::new(),
+        annotations: BTreeMap::new(),
     }
 }
 
@@ -59,11 +60,37 @@ fn shape() -> ServiceShape {
         (IpFamily::V4, FamilyPolicy::Single),
         Some("example.com/metal".into()),
         steering,
+        BTreeMap::from([("example.com/owner".into(), "team a".into())]),
     )
 }
 
-fn as_service(manifest: Value) -> core::Service {
+/// What the API server makes of an apply: it notes which annotations are whose.
+fn as_service(mut manifest: Value) -> core::Service {
+    let annotations = manifest["metadata"]["annotations"].as_object().cloned();
+    let owned = annotations.unwrap_or_default().into_iter();
+    let owned: serde_json::Map<_, _> = owned.map(|(k, _)| (format!("f:{k}"), json!({}))).collect();
+    manifest["metadata"]["managedFields"] = json!([{
+        "manager": FIELD_MANAGER, "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1",
+        "fieldsV1": { "f:metadata": { "f:annotations": owned } },
+    }]);
     serde_json::from_value(manifest).unwrap()
+}
+
+#[test]
+fn point_19_annotations_that_others_put_beside_the_hubs_are_theirs() {
+    let mut object = as_service(shape().manifest(&id()));
+    let annotations = object.metadata.annotations.as_mut().unwrap();
+    annotations.insert("metallb.io/ip-allocated-from-pool".into(), "p".into());
+    assert_eq!(ObservedService::from_object(&id(), &object).shape, shape());
+    // Whoever else writes one of the hub's has it from then on: it is to be applied anew.
+    object.metadata.managed_fields.as_mut().unwrap()[0].manager = Some("kubectl".into());
+    let seen = ObservedService::from_object(&id(), &object).shape;
+    assert_eq!(seen.annotations, BTreeMap::new());
+    assert_eq!(
+        seen.steering,
+        shape().steering,
+        "the pin counts whoever wrote it"
+    );
 }
 
 #[test]
@@ -102,6 +129,20 @@ fn manifests() {
     insta::assert_yaml_snapshot!("slice", slice.manifest(&id(), place));
     insta::assert_yaml_snapshot!("record", record::manifest(&id(), &spec));
     insta::assert_yaml_snapshot!("status", status.manifest(&id(), None, now));
+}
+
+/// Where the target port is the node port, as an earlier release wrote it: it is nothing that traffic goes by, so that it stays
+/// until something else is to be written.
+#[test]
+fn point_10_what_an_earlier_release_wrote_is_not_written_anew() {
+    let mut manifest = shape().manifest(&id());
+    for port in manifest["spec"]["ports"].as_array_mut().unwrap() {
+        assert!(port["targetPort"].is_null());
+        port["targetPort"] = json!(31_000);
+    }
+    let seen = ObservedService::from_object(&id(), &as_service(manifest));
+    assert!(seen.sound);
+    assert_eq!(seen.shape, shape());
 }
 
 #[test]

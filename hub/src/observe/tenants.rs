@@ -6,16 +6,19 @@ use std::{
     time::Duration,
 };
 
-use berth_common::identity::TenantName;
+use berth_common::{
+    annotations::{Allowed, is_key},
+    identity::TenantName,
+};
 use ipnet::IpNet;
 use kube::api::ObjectMeta;
 use tokio::sync::watch;
 
 use crate::{
-    api::{Credentials, ReclaimPolicy, Tenant, TenantStatus},
+    api::{self, Credentials, ReclaimPolicy, Tenant, TenantStatus},
     health,
-    objects::RELEASE_HELD,
-    plan::{Allocator, Policy},
+    objects::{RELEASE_HELD, service},
+    plan::{Allocator, Annotations, Policy},
     standing::Records,
     tenants::Revocations,
 };
@@ -39,6 +42,8 @@ pub struct TenantFacts {
     pub class: Option<String>,
     /// What the tenant may ask addresses out of.
     pub requestable: Vec<IpNet>,
+    /// Which annotations its Services may bring along, and which they are given.
+    pub annotations: Arc<Annotations>,
     /// For how long the address of a deleted Service is kept.
     pub release_after: Duration,
     /// Whether it is kept until an operator lets go of it.
@@ -57,6 +62,7 @@ impl TenantFacts {
             pool: self.pool.clone(),
             class: self.class.clone(),
             requestable: self.requestable.clone(),
+            annotations: self.annotations.clone(),
             release_after: self.release_after,
             retain: self.retain,
         }
@@ -84,6 +90,9 @@ impl TenantFacts {
                 .iter()
                 .filter_map(|range| range.parse().ok())
                 .collect(),
+            annotations: Arc::new(read_annotations(
+                tenant.spec.annotations.unwrap_or_default(),
+            )),
             release_after: Duration::from_secs(release_after.into()),
             retain: tenant.spec.reclaim_policy == ReclaimPolicy::Retain,
             health: tenant
@@ -116,6 +125,16 @@ fn revocations(credentials: Credentials) -> Revocations {
     Revocations {
         not_before: credentials.not_before.map(|time| time.0.into()),
         serials: serials.filter_map(|serial| serial.parse().ok()).collect(),
+    }
+}
+
+/// What no annotation can be called is left out: one of it would have the API server refuse every Service of the tenant.
+fn read_annotations(spec: api::Annotations) -> Annotations {
+    let mut injected = spec.injected;
+    injected.retain(|key, _| is_key(key) && !service::HUBS_OWN.contains(&key.as_str()));
+    Annotations {
+        allowed: Allowed::new(spec.allowed),
+        injected,
     }
 }
 
@@ -327,6 +346,28 @@ mod tests {
         );
         let retain = kept(|spec| spec.reclaim_policy = ReclaimPolicy::Retain);
         assert_eq!(retain, (30, true));
+    }
+
+    #[test]
+    fn point_19_a_tenants_annotations_are_read_and_a_change_of_them_is_planned() {
+        let directory = Directory::default();
+        directory.listed(vec![tenant("a", |_| ())]);
+        let spec = api::Annotations {
+            allowed: vec!["example.com/*".into(), "not a key".into()],
+            injected: [
+                ("cloud.example/kind", "internal"),
+                ("metallb.io/loadBalancerIPs", "192.0.2.1"),
+                ("not a key", ""),
+            ]
+            .map(|(key, value)| (key.into(), value.into()))
+            .into(),
+        };
+        let changed = tenant("a", |tenant| tenant.spec.annotations = Some(spec));
+        assert_eq!(directory.reported(changed), Some(name("a")));
+        let facts = directory.get(&name("a")).unwrap();
+        assert_eq!(facts.annotations.allowed.patterns(), ["example.com/*"]);
+        let injected: Vec<_> = facts.annotations.injected.keys().collect();
+        assert_eq!(injected, ["cloud.example/kind"], "the pin is the hub's own");
     }
 
     #[test]

@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 use berth_common::model::{Ingress, IpFamily, Service};
 
 use super::{Allocator, Observed, Policy, is_unicast};
-use crate::objects::service::{FamilyPolicy, ServiceShape, Steering};
+use crate::objects::{
+    Id,
+    service::{FamilyPolicy, ServiceShape, Steering},
+};
 
 /// The addresses that belong to the load balancer, of the families that are wanted (`None`: nobody knows which those are).
 /// What is on record stays, whatever the allocator says, unless it says more; and where nothing is on record, what the
@@ -89,6 +92,7 @@ pub(super) fn ips(addresses: &[Ingress]) -> BTreeSet<IpAddr> {
 
 /// What the management Service is to be, given the addresses that belong to it.
 pub(super) fn shape(
+    id: &Id,
     service: &Service,
     policy: &Policy,
     known: &[Ingress],
@@ -118,7 +122,8 @@ pub(super) fn shape(
         Some(seen) => seen.object.shape.class.clone(),
         None => policy.class.clone(),
     };
-    ServiceShape::new(service, families, class, steering)
+    let annotations = policy.annotations.of(&id.tenant, service);
+    ServiceShape::new(service, families, class, steering, annotations)
 }
 
 /// The families of the management Service, and whether the addresses can be pinned. MetalLB takes a pin only when it

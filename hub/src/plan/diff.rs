@@ -25,7 +25,7 @@ pub(super) fn service(
     let shape = desired.clone();
     if !object.sound || kept != *desired {
         let reason = if object.sound && kept.same_path(desired) {
-            "the allocator is to be told otherwise"
+            "the annotations are others"
         } else {
             "the Service is not as it should be"
         };

@@ -9,6 +9,7 @@
 
 mod addresses;
 mod admit;
+mod annotations;
 mod answer;
 mod backends;
 mod brake;
@@ -47,6 +48,7 @@ use crate::{
 };
 
 pub use admit::is_node_port;
+pub use annotations::Annotations;
 pub use backends::check_node;
 pub use brake::{brake, held_message};
 pub use parking::Parking;
@@ -173,6 +175,8 @@ pub struct Policy {
     pub class: Option<String>,
     /// What the tenant may ask addresses out of.
     pub requestable: Vec<IpNet>,
+    /// Which annotations Services may bring along, and which they are given.
+    pub annotations: Arc<Annotations>,
     /// For how long the address of a Service that the tenant deletes stays parked; zero is not at all.
     pub release_after: Duration,
     /// It is kept, before that, until an operator deletes the LoadBalancer.

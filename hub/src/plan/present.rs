@@ -61,7 +61,8 @@ pub(super) fn plan(
     let mut plan = Plan::default();
     let generation = wish.generation;
     let fault = fault(wish, observed, policy, now);
-    let effective = effective(wish, fault.is_some(), observed);
+    let effective = effective(wish, fault.is_some(), observed)
+        .map(|service| policy.annotations.filter(service));
     let known = addresses::known(effective.as_deref().or(wish.version.ok()), policy, observed);
     let say = |outcome| {
         Some(Answer {
@@ -88,7 +89,7 @@ pub(super) fn plan(
         }
     };
     let has_nodes = backends::any(nodes, &service.families);
-    let shape = addresses::shape(service, policy, &known, observed);
+    let shape = addresses::shape(id, service, policy, &known, observed);
     let Some(seen) = &observed.service else {
         if !has_nodes && observed.is_empty() {
             plan.answer = say(Outcome::Pending(state::no_node_addresses(service)));

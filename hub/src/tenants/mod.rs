@@ -18,6 +18,7 @@ use std::{
 };
 
 use berth_common::{
+    annotations::Allowed,
     identity::{Serial, TenantName},
     model::{Answer, Generation, Service, ServiceKey},
     session::{
@@ -50,6 +51,8 @@ pub struct Admission {
     pub former_cluster: Option<String>,
     /// Certificates of the tenant that are not good any more.
     pub revoked: Arc<Revocations>,
+    /// Which annotations of its Services may pass.
+    pub allowed: Allowed,
     /// Which version of the object says so.
     pub version: u64,
 }
@@ -227,7 +230,10 @@ impl Tenants {
             let mut state = lock(state);
             match may_be(name, admissions.get(name), state.credential()) {
                 Err(refused) => state.end(Ending::Refused(refused)),
-                Ok(admission) => state.rebind(name, admission),
+                Ok(admission) => {
+                    state.allow(&admission.allowed);
+                    state.rebind(name, admission);
+                }
             }
         }
         self.changed.notify_waiters();
@@ -425,6 +431,13 @@ impl Tenants {
         for call in calls {
             self.with(&call.whose, |state| state.turn(call.number, call.ahead));
         }
+    }
+
+    /// Which annotations of a tenant's Services may pass.
+    fn allowed(&self, tenant: &TenantName) -> Allowed {
+        let admissions = read(&self.admissions);
+        let admission = admissions.get(tenant);
+        admission.map(|it| it.allowed.clone()).unwrap_or_default()
     }
 
     /// Whether a session of this cluster may be, and whether the identity becomes this cluster's with it.

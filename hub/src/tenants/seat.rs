@@ -8,6 +8,7 @@ use std::{
 };
 
 use berth_common::{
+    annotations::Allowed,
     identity::TenantName,
     model::{Answer, Generation, Key, ServiceKey},
     session::{
@@ -212,6 +213,14 @@ impl State {
         }
     }
 
+    /// Tells the session which annotations may pass, where that is news.
+    pub(super) fn allow(&mut self, allowed: &Allowed) {
+        if let Some(live) = &mut self.live {
+            live.session.allow(allowed);
+            live.wake.notify_one();
+        }
+    }
+
     /// Tells a session how many come before it.
     pub(super) fn turn(&mut self, number: u64, ahead: u32) {
         if let Some(live) = &mut self.live
@@ -391,6 +400,7 @@ impl Seat {
         }
         state.newest = self.number;
         let spread = self.tenants.reconnect_spread();
+        session.allow(&self.tenants.allowed(&self.tenant));
         let touched = session.accept(&greeting, spread, &mut state.held, now);
         for (key, answer) in &state.answers {
             session.answer(&Key::Service(key.clone()), answer);

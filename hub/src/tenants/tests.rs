@@ -7,6 +7,7 @@ use std::{
 };
 
 use berth_common::{
+    annotations::Allowed,
     identity::{Serial, TenantName},
     model::{
         Answer, Body, Ingress, IpFamily, Key, Outcome, Port, Protocol, Service, ServiceKey,
@@ -84,6 +85,7 @@ fn service() -> Body {
         local_nodes: Default::default(),
         health_check_node_port: None,
         requested_ips: Vec::new(),
+        annotations: BTreeMap::new(),
     })
 }
 
@@ -616,4 +618,31 @@ fn rule_11_the_return_that_welcome_asks_for_grows_with_the_fleet() {
         });
         assert_eq!(told, Some(milliseconds), "a fleet of {fleet}");
     }
+}
+
+#[test]
+fn point_19_what_an_operator_lets_pass_reaches_the_live_session_and_only_as_news() {
+    let letting = |pattern: &str, version| Admission {
+        allowed: Allowed::new([pattern]),
+        version,
+        ..Admission::default()
+    };
+    let (tenants, _) = hub(&[("acme", letting("a", 1))]);
+    let mut agent = agent("c");
+    let seat = connect(&tenants, &mut agent);
+    seat.receive(agent.next_message(Instant::now()).unwrap(), Instant::now())
+        .unwrap();
+    let told = |seat: &Seat| match seat.next(Instant::now()) {
+        Next::Message(message) => {
+            let allowed = berth_common::session::agent::allowed(&message);
+            allowed.map(|allowed| allowed.patterns())
+        }
+        _ => None,
+    };
+    assert_eq!(told(&seat), Some(vec!["a".to_owned()]), "in Welcome");
+    let admit = |admission| tenants.admit(BTreeMap::from([(acme(), admission)]));
+    admit(letting("a", 2));
+    assert_eq!(told(&seat), None);
+    admit(letting("b/*", 3));
+    assert_eq!(told(&seat), Some(vec!["b/*".to_owned()]));
 }

@@ -411,6 +411,7 @@ impl World {
                 Some(Down::ResyncRequired(resync)) => assert_eq!(resync.digests.len(), 4096),
                 Some(Down::Drain(_)) => {}
                 Some(Down::Turn(_)) => assert!(session.turns, "what its agent does not know"),
+                Some(Down::Capabilities(_)) => panic!("nobody has changed what may pass"),
                 None => panic!("a message without a body"),
             }
         }

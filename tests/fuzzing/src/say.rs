@@ -191,5 +191,9 @@ fn service(version: u8) -> Service {
         local_nodes: Default::default(),
         health_check_node_port: None,
         requested_ips: Vec::new(),
+        annotations: (version % 4 == 3)
+            .then(|| ("example.com/version".into(), "3".into()))
+            .into_iter()
+            .collect(),
     }
 }

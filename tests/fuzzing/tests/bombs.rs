@@ -57,6 +57,7 @@ fn hostile_32_whatever_is_repeated_without_end_is_refused_undecoded() {
         ("single families", nested(&SERVICE, [3 << 3, 1].repeat(ALL))),
         ("ranges", elements(&SERVICE, 6, ALL)),
         ("local nodes", elements(&SERVICE, 8, ALL)),
+        ("annotations", elements(&SERVICE, 11, ALL)),
         ("addresses", elements(&[4, 2, 4], 1, ALL)),
         ("features", elements(&[1], 3, ALL)),
     ] {
@@ -99,6 +100,7 @@ fn the_most_that_is_accepted_stays_within_the_bound() {
         ("changes", &[6], 2, size_of::<v1::Change>()),
         ("ports", &SERVICE, 2, size_of::<v1::Port>()),
         ("ranges", &SERVICE, 6, size_of::<String>() + 32),
+        ("annotations", &SERVICE, 11, size_of::<v1::Annotation>()),
     ] {
         let most = elements(path, number, ELEMENT_BYTES / size - 8);
         assert_eq!(weigh::<v1::AgentMessage>(&most), Ok(()), "{what}");

@@ -77,7 +77,7 @@ pub struct Plan {
     pub index: u16,
     /// The address that the control plane listens on.
     pub address: Ipv4Addr,
-    /// The range of its Services.
+    /// The ranges of its Services, one of each IP family.
     pub service_cidr: String,
     /// The address of its Service `kubernetes`.
     pub first_service: Ipv4Addr,
@@ -127,7 +127,7 @@ impl Plan {
         Self {
             index,
             address,
-            service_cidr: format!("10.{second}.0.0/16"),
+            service_cidr: format!("10.{second}.0.0/16,fd10:{second}::/108"),
             first_service: Ipv4Addr::new(10, second, 0, 1),
             ports,
         }

@@ -12,8 +12,8 @@ use berth_common::model::{
 
 use crate::op::Version;
 
-/// The node port of which the management API will not hear.
-pub(crate) const REJECTED_PORT: u16 = 30_999;
+/// The port of which the management API will not hear.
+pub(crate) const REJECTED_PORT: u16 = 999;
 
 /// A Service in a tenant's cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +87,15 @@ pub(crate) fn node_port(version: Version) -> u16 {
         Version::Good(n) => 30_001 + u16::from(n),
         Version::Refused => 30_101,
         Version::Unreadable => 0,
+        Version::Rejected => 30_102,
+    }
+}
+
+/// The port that clients connect to. Some versions differ in the node port alone.
+pub(crate) fn port(version: Version) -> u16 {
+    match version {
+        Version::Good(n) => 80 + u16::from(n % 2),
+        Version::Refused | Version::Unreadable => 80,
         Version::Rejected => REJECTED_PORT,
     }
 }
@@ -100,7 +109,7 @@ pub(crate) fn service_body(uid: u64, version: Version) -> Body {
         } else {
             Protocol::Tcp
         },
-        port: 80,
+        port: self::port(version),
         node_port: Some(node_port(version)),
         app_protocol: None,
     };
@@ -120,5 +129,6 @@ pub(crate) fn service_body(uid: u64, version: Version) -> Body {
         local_nodes: BTreeSet::new(),
         health_check_node_port: None,
         requested_ips: Vec::new(),
+        annotations: BTreeMap::new(),
     })
 }

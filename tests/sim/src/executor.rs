@@ -509,6 +509,7 @@ fn policy() -> Policy {
         pool: None,
         class: None,
         requestable: Vec::new(),
+        annotations: Arc::default(),
         release_after: RELEASE_AFTER,
         retain: false,
     }

@@ -249,11 +249,7 @@ impl Management {
     fn take_in(&mut self, id: &Id, write: &Write, now: Instant) -> Reply {
         match write {
             Write::Service { uid, shape } => {
-                if shape
-                    .ports
-                    .values()
-                    .any(|port| port.target == REJECTED_PORT)
-                {
+                if shape.ports.keys().any(|(port, _)| *port == REJECTED_PORT) {
                     return Reply::Rejected;
                 }
                 let object = ObservedService {

@@ -11,7 +11,7 @@ use berth_common::{backoff::Cause, model::Outcome};
 use berth_hub::plan::brake;
 
 use crate::{
-    cluster::{node_address, node_port},
+    cluster::{node_address, node_port, port},
     ledger::{CONVERGES, NO_WRITES, Violation, broken},
     management::Objects,
     op::{KEYS, Version, Way},
@@ -260,7 +260,6 @@ impl World {
         let (Some(objects), Some(managed)) = (objects, managed) else {
             return Some("has no management Service".into());
         };
-        let port = node_port(service.version);
         let pinned: Vec<IpAddr> = objects.pinned().into_iter().collect();
         if given.len() != 1 || pinned != given || objects.recorded() != given {
             return Some(format!(
@@ -273,12 +272,12 @@ impl World {
                 .object
                 .shape
                 .ports
-                .values()
-                .any(|it| it.target != port)
+                .keys()
+                .any(|(number, _)| *number != port(service.version))
         {
             return Some("its management Service is that of another version".into());
         }
-        if objects.recorded_port() != Some(port) {
+        if objects.recorded_port() != Some(node_port(service.version)) {
             return Some("its record is that of another version".into());
         }
         self.lack_of_backends(t, objects)

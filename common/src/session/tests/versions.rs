@@ -2,7 +2,10 @@
 //! neither the session nor anything beside it.
 
 use super::*;
-use crate::session::{FEATURES, ProtocolError, TURNS};
+use crate::{
+    annotations::Allowed,
+    session::{FEATURES, ProtocolError, TURNS, agent::allowed},
+};
 
 fn greet(change: impl FnOnce(&mut v1::Hello)) -> Result<Taken, ProtocolError> {
     let mut pair = Pair::new();
@@ -61,7 +64,7 @@ fn rule_8_an_agent_of_a_later_release_gets_the_version_and_features_that_both_kn
     pair.tell_hub(hello);
     pair.settle();
     assert_eq!(pair.welcome.protocol, 1);
-    assert_eq!(pair.welcome.features, [TURNS]);
+    assert_eq!(pair.welcome.features, FEATURES);
     assert_eq!(pair.port_held("a"), Some(30_001));
 }
 
@@ -169,5 +172,77 @@ fn hostile_34_a_body_or_kind_that_is_not_known_is_answered_unimplemented_and_the
             ("no-body".to_owned(), v1::Outcome::Unimplemented),
             ("no-kind".to_owned(), v1::Outcome::Unimplemented)
         ]
+    );
+}
+
+fn capabilities(message: &v1::HubMessage) -> Option<&[String]> {
+    match &message.body {
+        Some(v1::hub_message::Body::Capabilities(it)) => Some(&it.annotations),
+        _ => None,
+    }
+}
+
+#[test]
+fn point_19_which_annotations_pass_is_in_welcome_and_a_change_of_it_is_told_once() {
+    let mut pair = Pair::new();
+    pair.connect();
+    pair.hub.allow(&Allowed::new(["example.com/*"]));
+    pair.settle();
+    let told = &pair.welcome.capabilities.as_ref().unwrap().annotations;
+    assert_eq!(*told, ["example.com/*"]);
+    pair.hub.allow(&Allowed::new(["example.com/*"]));
+    assert_eq!(pair.hub.next_message(pair.now), None, "no news");
+    pair.hub.allow(&Allowed::new(["a", "b"]));
+    pair.hub.allow(&Allowed::new(["b"]));
+    let message = pair.hub.next_message(pair.now).unwrap();
+    assert_eq!(capabilities(&message).unwrap(), ["b"]);
+    assert_eq!(allowed(&message), Some(Allowed::new(["b"])));
+    assert_eq!(pair.hub.next_message(pair.now), None);
+}
+
+#[test]
+fn point_19_an_agent_of_the_release_before_annotations_is_told_nothing_of_them_later() {
+    let mut pair = Pair::new();
+    pair.connect();
+    let mut hello = pair.agent.next_message(pair.now).unwrap();
+    if let Some(v1::agent_message::Body::Hello(hello)) = &mut hello.body {
+        hello.features = vec![TURNS.into()];
+    }
+    pair.tell_hub(hello);
+    pair.settle();
+    pair.hub.allow(&Allowed::new(["a"]));
+    assert_eq!(pair.hub.next_message(pair.now), None);
+}
+
+#[test]
+fn hostile_57_and_59_what_no_tenant_may_set_is_stripped_on_arrival_and_counted() {
+    let mut pair = Pair::new();
+    let Body::Service(mut steering) = service(30_001) else {
+        panic!("a service")
+    };
+    for name in [
+        "metallb.io/loadBalancerIPs",
+        "service.beta.kubernetes.io/aws-load-balancer-type",
+        "example.com/owner",
+    ] {
+        steering.annotations.insert(name.into(), "1".into());
+    }
+    pair.agent
+        .upsert(Key::Service(key("a")), Body::Service(steering));
+    pair.connect();
+    pair.settle();
+    let Wanted::Present(_, held) = pair.held.wanted(&key("a")) else {
+        panic!("it is held all the same")
+    };
+    let kept: Vec<_> = held.annotations.keys().collect();
+    assert_eq!(kept, ["example.com/owner"]);
+    assert!(
+        pair.discarded[0].starts_with("2 annotations of service"),
+        "{:?}",
+        pair.discarded
+    );
+    assert!(
+        pair.agent.is_synced(),
+        "and the digests of both sides agree"
     );
 }

@@ -24,6 +24,7 @@ fn service(uid: &str, version: u64, ingress: &[&str]) -> Object {
             source_ranges: Default::default(),
             class: None,
             steering: Steering::default(),
+            annotations: BTreeMap::new(),
         },
         sound: true,
         foreign_fields: false,

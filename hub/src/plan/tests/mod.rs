@@ -1,12 +1,17 @@
 //! The planner against a model of the management cluster.
 
+mod annotations;
 mod health;
 mod history;
 mod model;
 mod parked;
 mod refusals;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use berth_common::{
     identity::TenantName,
@@ -29,6 +34,7 @@ fn policy() -> Policy {
         pool: Some("management-pool".into()),
         class: None,
         requestable: vec!["10.10.255.240/28".parse().unwrap()],
+        annotations: Arc::default(),
         release_after: Duration::from_secs(30),
         retain: false,
     }
@@ -56,6 +62,7 @@ fn service() -> Service {
         local_nodes: BTreeSet::new(),
         health_check_node_port: None,
         requested_ips: Vec::new(),
+        annotations: BTreeMap::new(),
     }
 }
 
@@ -236,6 +243,29 @@ fn a_vanished_management_service_comes_back_with_its_address() {
     model.allocate(99);
     model.settle(&want);
     assert_eq!(model.ingress(), [ip("10.10.255.200")]);
+    assert_eq!(outcome(&model), &Outcome::Programmed);
+}
+
+/// kube-proxy takes the port of a backend from the slices: a Service that is written for it would cost it a second sync, and
+/// the allocator a look.
+#[test]
+fn point_10_a_changed_node_port_is_the_slices_and_not_the_services() {
+    let (mut model, _) = served();
+    let before = model.observed.service.clone().unwrap().version;
+    let mut moved = service();
+    moved.ports[0].node_port = Some(31_555);
+    model.writes.clear();
+    model.settle(&want(2, moved, two_nodes()));
+    assert_eq!(model.observed.service.clone().unwrap().version, before);
+    let slice = model.observed.slices.values().next().unwrap();
+    let ports: Vec<_> = slice.object.shape.ports.values().collect();
+    assert_eq!(ports, [&(Protocol::Tcp, 31_555)]);
+    let plan = &model.writes[..2];
+    assert!(
+        plan.iter().any(|a| matches!(a.write, Write::Slice { .. }))
+            && plan.iter().any(|a| matches!(a.write, Write::Record { .. })),
+        "both at once: {plan:?}"
+    );
     assert_eq!(outcome(&model), &Outcome::Programmed);
 }
 

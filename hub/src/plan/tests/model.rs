@@ -106,6 +106,8 @@ impl Model {
                 let object = serde_json::from_value(shape.manifest(&id)).unwrap();
                 let mut object = ObservedService::from_object(&id, &object);
                 object.ingress = ingress;
+                // Whose they are stands in what the API server alone writes.
+                object.shape.annotations = shape.annotations.clone();
                 self.observed.service = Some(self.seen(uid.as_ref(), object));
             }
             Write::Slice { uid, place, shape } => {
