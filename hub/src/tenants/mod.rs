@@ -2,6 +2,7 @@
 //! older one still tries comes back as [`Fenced`] and changes nothing. Sessions put states in, the executor takes wishes
 //! out and puts answers in, and neither waits for the other: every call here holds one tenant's lock for microseconds.
 
+mod nodes;
 mod seat;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use berth_common::{
 };
 use berth_wire::v1;
 
+use nodes::PlannedNodes;
 use seat::State;
 pub use seat::{Ending, Next, Seat};
 pub use turns::TurnGauges;
@@ -257,7 +259,7 @@ impl Tenants {
 
     /// What a tenant wants of one Service, and the nodes that serve it.
     pub fn wanted(&self, tenant: &TenantName, key: &ServiceKey) -> (Wanted, Nodes) {
-        self.with(tenant, |state| (state.held.wanted(key), state.held.nodes()))
+        self.with(tenant, |state| (state.held.wanted(key), state.nodes.get()))
             .unwrap_or((Wanted::Unknown, Nodes::default()))
     }
 
@@ -331,7 +333,7 @@ impl Tenants {
             };
             (
                 held.service_keys().filter_map(service).collect(),
-                held.nodes(),
+                state.nodes.get(),
             )
         })
         .unwrap_or_default()
@@ -522,6 +524,7 @@ fn mark(
     marks: &dyn Marks,
     tenant: &TenantName,
     held: &mut Held,
+    nodes: &mut PlannedNodes,
     touched: &berth_common::session::held::Touched,
     now: Instant,
 ) {
@@ -530,15 +533,20 @@ fn mark(
             held.miss(&key, now);
         }
     }
-    if touched.nodes {
-        for key in held.service_keys() {
-            marks.service(tenant, key);
-        }
+    if nodes.heard(&held.nodes(), touched, now) {
+        mark_all(marks, tenant, held);
     }
     for key in &touched.services {
         marks.service(tenant, key);
     }
     if touched.completed {
         marks.observed(tenant);
+    }
+}
+
+/// Marks all Services of a tenant: its nodes are others.
+fn mark_all(marks: &dyn Marks, tenant: &TenantName, held: &Held) {
+    for key in held.service_keys() {
+        marks.service(tenant, key);
     }
 }

@@ -23,6 +23,7 @@ use super::{Admission, Ending, Marks, Next, Refused, Rejected, Seat, Standing, T
 
 mod binding;
 mod brake;
+mod nodes;
 
 #[derive(Default)]
 struct Recorder(Mutex<Vec<String>>);
