@@ -13,6 +13,7 @@ pub mod listen;
 pub mod metrics;
 pub mod objects;
 pub mod observe;
+pub mod pace;
 pub mod plan;
 pub mod release;
 pub mod serve;

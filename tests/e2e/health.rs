@@ -135,5 +135,5 @@ async fn point_25_without_a_ready_pod_under_local_the_tenant_is_told_and_keeps_i
         .await?;
     await_condition(&tenant, &namespace, "web", condition, "True", "Programmed").await?;
     assert_eq!(tenant.await_ip(&namespace, "web").await?, ip);
-    Ok(())
+    crate::quiet::after(&lab, &tenant).await
 }

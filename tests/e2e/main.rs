@@ -2,20 +2,26 @@
 //! as processes under the rights of the project's own charts. One lab serves all tests of this binary.
 
 mod annotations;
+mod backends;
 mod certificates;
 mod commands;
 mod doctor;
 mod families;
 mod grpcurl;
 mod health;
+mod kinds;
+mod nodes;
 mod operator;
 mod outages;
 mod ownership;
 mod parking;
 mod ports;
+mod quiet;
 mod refusals;
 mod restarts;
 mod spec;
+mod status;
 mod support;
+mod survival;
 mod tutorial;
 mod uninstall;

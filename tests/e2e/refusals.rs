@@ -28,7 +28,7 @@ async fn point_12_sctp_is_refused_with_condition_and_event_and_the_neighbour_is_
     assert!(event.contains("SCTP"), "{event}");
     let object = get(&tenant, &["service", "sctp", "-n", &namespace]).await?;
     assert!(object["status"]["loadBalancer"]["ingress"].is_null());
-    Ok(())
+    crate::quiet::after(&lab, &tenant).await
 }
 
 #[tokio::test]
@@ -68,7 +68,7 @@ async fn point_13_a_service_without_node_ports_is_refused_until_it_has_some() ->
         "Programmed",
     )
     .await?;
-    Ok(())
+    crate::quiet::after(&lab, &tenant).await
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn point_29_the_status_says_that_traffic_comes_through_a_proxy() -> Result
         object["status"]["loadBalancer"]["ingress"][0]["ipMode"],
         "Proxy"
     );
-    Ok(())
+    crate::quiet::after(&lab, &tenant).await
 }
 
 #[tokio::test]
@@ -84,7 +84,7 @@ async fn point_03_the_finalizer_is_upstreams_without_a_class_and_berths_with_one
             "{name}"
         );
     }
-    Ok(())
+    crate::quiet::after(&lab, &tenant).await
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn point_01_another_class_is_never_touched() -> Result<()> {
     let object = get(&tenant, &["service", "foreign", "-n", &namespace]).await?;
     assert!(object["metadata"]["finalizers"].is_null(), "{object}");
     assert_eq!(object["status"]["loadBalancer"], serde_json::json!({}));
-    Ok(())
+    crate::quiet::after(&lab, &tenant).await
 }
 
 #[tokio::test]
@@ -134,7 +134,7 @@ async fn point_04_a_type_that_changes_releases_the_load_balancer_and_comes_back(
     .await?;
     retype("LoadBalancer").await?;
     tenant.await_ip(&namespace, "web").await?;
-    Ok(())
+    crate::quiet::after(&lab, &tenant).await
 }
 
 #[tokio::test]
@@ -175,5 +175,5 @@ async fn point_10_the_address_survives_changes_of_ports() -> Result<()> {
     )
     .await?;
     assert_eq!(tenant.await_ip(&namespace, "web").await?, ip);
-    Ok(())
+    crate::quiet::after(&lab, &tenant).await
 }

@@ -40,9 +40,16 @@ pub(super) struct NodeChanges {
 
 impl Nodes {
     pub(super) fn apply(&mut self, name: NodeName, seen: SeenNode) -> NodeChanges {
+        let doomed = seen.doomed;
         match self.all.insert(name.clone(), seen) {
-            // The autoscaler's taint alone moves nothing: kube-proxy's own health check drains such a node.
-            Some(old) if !self.all[&name].differs_beyond_doom(&old) => NodeChanges::default(),
+            // The autoscaler's taint alone moves nothing: kube-proxy's own health check drains such a node. One that is
+            // spared may have been left out meanwhile.
+            Some(old)
+                if !self.all[&name].differs_beyond_doom(&old)
+                    && (doomed || self.told.contains_key(&name)) =>
+            {
+                NodeChanges::default()
+            }
             _ => self.tell(),
         }
     }

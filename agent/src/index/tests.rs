@@ -205,6 +205,23 @@ fn point_21_the_autoscalers_taint_alone_changes_nothing_until_something_else_doe
 }
 
 #[test]
+fn point_21_a_node_that_is_spared_comes_back_by_itself() {
+    let mut index = index();
+    let both = [("a", "10.0.0.1"), ("b", "10.0.0.2")];
+    index.reset_nodes(both.map(|(n, a)| (name(n), node(a, true))).into());
+    let spared = || node("10.0.0.1", true);
+    let doomed = || SeenNode {
+        doomed: true,
+        ..spared()
+    };
+    index.apply_node(name("a"), doomed());
+    assert!(nodes_of(&index.apply_node(name("a"), spared())).is_empty());
+    index.apply_node(name("a"), doomed());
+    index.delete_node(&name("b"));
+    assert_eq!(nodes_of(&index.apply_node(name("a"), spared())), ["+a"]);
+}
+
+#[test]
 fn point_22_unready_nodes_go_while_any_is_ready_and_return_when_none_is() {
     let mut index = index();
     let three = [("a", true), ("b", true), ("c", false)];

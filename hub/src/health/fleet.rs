@@ -18,6 +18,7 @@ use super::{
     demand::Demand,
     node::{Heard, Node, Probe, Standing},
 };
+use crate::pace::Pace;
 
 /// Probes a second for all tenants.
 const RATE: f64 = 4_000.0;
@@ -31,12 +32,6 @@ const TENANT_IN_FLIGHT: usize = 256;
 const NO_ROOM: Duration = Duration::from_millis(50);
 /// Share of the interval by which it varies either way.
 const JITTER: f64 = 0.1;
-/// Between two tellings at least.
-const SPACING: Duration = Duration::from_millis(400);
-/// Tellings in the long run.
-const TELL_EVERY: Duration = Duration::from_secs(1);
-/// Tellings that may come in a row, beyond the first: the nodes of a rack are not found dead in the same moment.
-const BURST: u32 = 2;
 /// Between two looks at a tenant's verdicts.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
@@ -74,35 +69,12 @@ struct Group {
     /// Somebody is silent, and nobody has answered since.
     waiting: bool,
     told: Arc<Verdicts>,
+    /// How often its verdicts are told.
     pace: Pace,
-    /// When its verdicts are looked at.
-    look: Option<Instant>,
-}
-
-/// How often a tenant's verdicts are told.
-#[derive(Debug, Default)]
-struct Pace {
+    /// When its verdicts were looked at last.
     looked: Option<Instant>,
-    told: Option<Instant>,
-    /// Up to when the tellings are used up, at one in [`TELL_EVERY`].
-    used_until: Option<Instant>,
-}
-
-impl Pace {
-    fn next(&self, now: Instant) -> Instant {
-        let times = [
-            self.looked.map(|at| at + LOOK_EVERY),
-            self.told.map(|at| at + SPACING),
-            self.used_until
-                .and_then(|at| at.checked_sub(TELL_EVERY * BURST)),
-        ];
-        times.into_iter().flatten().fold(now, Instant::max)
-    }
-
-    fn tell(&mut self, now: Instant) {
-        self.told = Some(now);
-        self.used_until = Some(self.used_until.map_or(now, |at| at.max(now)) + TELL_EVERY);
-    }
+    /// When they are looked at next.
+    look: Option<Instant>,
 }
 
 /// See the module.
@@ -270,7 +242,7 @@ impl Fleet {
                 continue;
             };
             group.look = None;
-            group.pace.looked = Some(now);
+            group.looked = Some(now);
             let verdicts = group.judge(&self.slots);
             if *group.told != verdicts {
                 group.told = Arc::new(verdicts);
@@ -333,7 +305,8 @@ fn look_soon(
     now: Instant,
 ) {
     if group.look.is_none() {
-        let at = group.pace.next(now);
+        let looked = group.looked.map_or(now, |at| at + LOOK_EVERY);
+        let at = group.pace.next(now).max(looked);
         group.look = Some(at);
         looks.insert((at, tenant.clone()));
     }
@@ -350,6 +323,7 @@ impl Group {
             waiting: false,
             told: Arc::default(),
             pace: Pace::default(),
+            looked: None,
             look: None,
         }
     }

@@ -3,6 +3,7 @@
 //! is the planner's. Every change marks its key as work.
 
 mod cache;
+mod complaint;
 mod project;
 mod tenants;
 mod watch;

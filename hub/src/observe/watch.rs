@@ -17,7 +17,11 @@ use kube::{
 use serde::de::DeserializeOwned;
 use tracing::{debug, info, warn};
 
-use super::{Cache, Directory, project::Project};
+use super::{
+    Cache, Directory,
+    complaint::{Complaint, latest},
+    project::Project,
+};
 use crate::{
     api::Tenant,
     objects::{Id, MANAGED_BY, MANAGER},
@@ -103,16 +107,26 @@ pub(super) async fn complaints(client: Client, cache: Arc<Cache>, work: Arc<Work
     // An event that came before its Service would be about nobody.
     cache.synced().await;
     let config = Config::default().fields("involvedObject.kind=Service,reason=AllocationFailed");
-    events::<CoreEvent>(Api::all(client), config, |event| {
-        let (Event::InitApply(complaint) | Event::Apply(complaint)) = event else {
-            return;
-        };
-        let about = complaint.involved_object;
-        if let (Some(name), Some(uid), Some(words)) = (about.name, about.uid, complaint.message)
-            && let Some(id) = cache.complained(&name, &uid, &words)
-        {
+    let heard = |complaint: Complaint| {
+        let Complaint {
+            service,
+            uid,
+            words,
+            ..
+        } = complaint;
+        if let Some(id) = cache.complained(&service, &uid, &words) {
             work.add(&id);
         }
+    };
+    let mut list = Vec::new();
+    events::<CoreEvent>(Api::all(client), config, |event| match event {
+        Event::Init => list.clear(),
+        Event::InitApply(event) => list.extend(Complaint::read(event)),
+        Event::InitDone => latest(std::mem::take(&mut list)).for_each(heard),
+        Event::Apply(event) => {
+            Complaint::read(event).into_iter().for_each(heard);
+        }
+        Event::Delete(_) => {}
     })
     .await;
 }

@@ -3,6 +3,7 @@
 //! out and puts answers in, and neither waits for the other: every call here holds one tenant's lock for microseconds.
 
 mod credential;
+mod nodes;
 mod seat;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use berth_common::{
 use berth_wire::v1;
 
 pub use credential::{Credential, Revocations, Revoked};
+use nodes::PlannedNodes;
 use seat::State;
 pub use seat::{Ending, Next, Seat};
 pub use turns::TurnGauges;
@@ -279,7 +281,7 @@ impl Tenants {
 
     /// What a tenant wants of one Service, and the nodes that serve it.
     pub fn wanted(&self, tenant: &TenantName, key: &ServiceKey) -> (Wanted, Nodes) {
-        self.with(tenant, |state| (state.held.wanted(key), state.held.nodes()))
+        self.with(tenant, |state| (state.held.wanted(key), state.nodes.get()))
             .unwrap_or((Wanted::Unknown, Nodes::default()))
     }
 
@@ -353,7 +355,7 @@ impl Tenants {
             };
             (
                 held.service_keys().filter_map(service).collect(),
-                held.nodes(),
+                state.nodes.get(),
             )
         })
         .unwrap_or_default()
@@ -573,6 +575,7 @@ fn mark(
     marks: &dyn Marks,
     tenant: &TenantName,
     held: &mut Held,
+    nodes: &mut PlannedNodes,
     touched: &berth_common::session::held::Touched,
     now: Instant,
 ) {
@@ -581,15 +584,20 @@ fn mark(
             held.miss(&key, now);
         }
     }
-    if touched.nodes {
-        for key in held.service_keys() {
-            marks.service(tenant, key);
-        }
+    if nodes.heard(&held.nodes(), touched, now) {
+        mark_all(marks, tenant, held);
     }
     for key in &touched.services {
         marks.service(tenant, key);
     }
     if touched.completed {
         marks.observed(tenant);
+    }
+}
+
+/// Marks all Services of a tenant: its nodes are others.
+fn mark_all(marks: &dyn Marks, tenant: &TenantName, held: &Held) {
+    for key in held.service_keys() {
+        marks.service(tenant, key);
     }
 }

@@ -22,8 +22,8 @@ use berth_wire::v1;
 use tokio::sync::Notify;
 
 use super::{
-    Admission, Credential, Fenced, Heard, Refused, Rejected, Standing, Tenants, lock, mark,
-    refused_lines,
+    Admission, Credential, Fenced, Heard, PlannedNodes, Refused, Rejected, Standing, Tenants, lock,
+    mark, mark_all, refused_lines,
 };
 use crate::plan::brake;
 
@@ -53,6 +53,8 @@ pub enum Next {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) held: Held,
+    /// Those of it that plans are made with.
+    pub(super) nodes: PlannedNodes,
     /// What is absent and may go although the brake would hold it.
     released: BTreeSet<ServiceKey>,
     agent_version: Option<String>,
@@ -343,6 +345,7 @@ impl Seat {
             &*self.tenants.marks,
             &self.tenant,
             &mut state.held,
+            &mut state.nodes,
             &taken.touched,
             now,
         );
@@ -422,6 +425,7 @@ impl Seat {
             &*self.tenants.marks,
             &self.tenant,
             &mut state.held,
+            &mut state.nodes,
             &touched,
             now,
         );
@@ -449,6 +453,7 @@ impl Seat {
     /// Like [`Seat::next`]; and whether the session waits for its turn.
     fn say(&self, now: Instant) -> (Next, bool) {
         let mut state = lock(&self.state);
+        let state = &mut *state;
         if lock(&self.candidate).is_some() {
             let next = if now >= self.deadline {
                 Next::End(Ending::Protocol(ProtocolError::Silent))
@@ -467,9 +472,15 @@ impl Seat {
         if let Err(error) = live.session.check(now) {
             return (Next::End(Ending::Protocol(error)), false);
         }
+        if state.nodes.pass(&state.held.nodes(), false, now) {
+            mark_all(&*self.tenants.marks, &self.tenant, &state.held);
+        }
         let next = match live.session.next_message(now) {
             Some(message) => Next::Message(Box::new(message)),
-            None => Next::Wait(live.session.deadline()),
+            None => {
+                let deadline = live.session.deadline();
+                Next::Wait(state.nodes.due().map_or(deadline, |due| due.min(deadline)))
+            }
         };
         (next, live.session.waits_for_turn())
     }
@@ -491,6 +502,11 @@ impl Drop for Seat {
         let mut state = lock(&self.state);
         if self.seated(&mut state.live).is_ok() {
             state.live = None;
+            // Nobody is left who would come back to it.
+            let held = state.held.nodes();
+            if state.nodes.pass(&held, true, Instant::now()) {
+                mark_all(&*self.tenants.marks, &self.tenant, &state.held);
+            }
             self.tenants.changed.notify_waiters();
         }
         drop(state);

@@ -27,6 +27,7 @@ use super::{
 
 mod binding;
 mod brake;
+mod nodes;
 
 #[derive(Default)]
 struct Recorder(Mutex<Vec<String>>);

@@ -213,6 +213,16 @@ impl Cluster {
         Ok(Audit::parse(&log.context("cannot read the audit log")?))
     }
 
+    /// What was written so far by those whose name ends like this: `:berth-hub`. Only their lines are read, for a log that many
+    /// tests write to is long.
+    pub async fn audit_by(&self, user: &str) -> Result<Audit> {
+        let log = tokio::fs::read_to_string(self.audit_log()).await;
+        let log = log.context("cannot read the audit log")?;
+        let theirs = format!("{user}\"");
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains(&theirs)).collect();
+        Ok(Audit::parse(&lines.join("\n")).by(user))
+    }
+
     /// Where the audit log is: it grows with every write, also with one that changes nothing.
     #[must_use]
     pub fn audit_log(&self) -> PathBuf {
@@ -234,7 +244,7 @@ impl Cluster {
     }
 
     /// Creates a node that is an object and nothing else, with room for pods.
-    pub(crate) async fn hand_made_node(
+    pub async fn hand_made_node(
         &self,
         name: &str,
         address: std::net::Ipv4Addr,

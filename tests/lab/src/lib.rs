@@ -73,4 +73,4 @@ pub use protocol::Exit;
 pub use tenant::{Tenant, await_ip};
 pub use traffic::Traffic;
 pub use wait::{Seen, eventually};
-pub use writes::{Audit, Writes};
+pub use writes::{Audit, Write, Writes};

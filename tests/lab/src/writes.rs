@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Sub;
 
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 
 /// The verbs that change something, as the metric writes them.
@@ -120,6 +121,8 @@ pub struct Write {
     pub object: String,
     /// The HTTP status of the answer.
     pub code: u64,
+    /// When it was answered, to the microsecond.
+    pub at: Timestamp,
 }
 
 /// Every write of a cluster, in order.
@@ -153,6 +156,13 @@ impl Audit {
                 .collect(),
         )
     }
+
+    /// Only those that the predicate takes.
+    #[must_use]
+    pub fn only(mut self, wanted: impl Fn(&Write) -> bool) -> Self {
+        self.0.retain(wanted);
+        self
+    }
 }
 
 fn write(event: &Value) -> Write {
@@ -177,6 +187,7 @@ fn write(event: &Value) -> Write {
             .pointer("/responseStatus/code")
             .and_then(Value::as_u64)
             .unwrap_or_default(),
+        at: text("/stageTimestamp").parse().unwrap_or_default(),
     }
 }
 
@@ -213,11 +224,12 @@ apiserver_request_total{code="201",component="apiserver",dry_run="",group="",res
 
     #[test]
     fn the_audit_log_names_the_writer() {
-        let line = r#"{"verb":"patch","user":{"username":"system:serviceaccount:berth-system:berth-hub"},"objectRef":{"resource":"services","subresource":"status","namespace":"n","name":"s"},"responseStatus":{"code":200}}"#;
+        let line = r#"{"verb":"patch","user":{"username":"system:serviceaccount:berth-system:berth-hub"},"objectRef":{"resource":"services","subresource":"status","namespace":"n","name":"s"},"responseStatus":{"code":200},"stageTimestamp":"2026-11-25T21:20:06.250000Z"}"#;
         let audit = Audit::parse(&format!("{line}\n{{\"half"));
         assert_eq!(audit.by(":berth-hub").0.len(), 1);
         assert_eq!(audit.0[0].resource, "services/status");
         assert_eq!(audit.0[0].object, "n/s");
+        assert_eq!(audit.0[0].at.as_millisecond() % 1_000, 250);
         assert!(audit.by(":controller").0.is_empty());
     }
 }
