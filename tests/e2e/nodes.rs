@@ -341,7 +341,7 @@ fn noise(round: u32) -> Value {
     let time = format!("2026-11-25T00:00:{:02}Z", round % 60);
     json!({
         "conditions": [
-            { "type": "MemoryPressure", "status": if round % 2 == 0 { "True" } else { "False" },
+            { "type": "MemoryPressure", "status": if round.is_multiple_of(2) { "True" } else { "False" },
               "lastHeartbeatTime": time },
             { "type": "Ready", "status": "True", "lastHeartbeatTime": time, "message": format!("round {round}") },
         ],

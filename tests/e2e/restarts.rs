@@ -95,7 +95,7 @@ const COUNTED: [&str; 6] = [
 /// Waits until nobody has written any of it for forty looks, and returns the count.
 async fn at_rest(cluster: &Cluster) -> Result<Writes> {
     let last = Mutex::new((Writes::default(), 0));
-    let writes = eventually(SOON, "nobody writes", || async {
+    let writes = eventually(4 * SOON, "nobody writes", || async {
         let now = cluster.writes().await?.of(&COUNTED);
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
         let equal = if last.0 == now { last.1 + 1 } else { 0 };
