@@ -65,6 +65,9 @@ impl Churn {
         tokio::try_join!(ground.direct.delete(&left), beside.delete(&new))?;
         let through = self.run(ground, "Berth ", &berth.side, &other.side).await?;
         println!("          {}", steps::of(other, &new));
+        if let Some(slowest) = steps::of_slowest(other, &new) {
+            println!("          {slowest}");
+        }
         compare(&direct, &through, report);
         Ok(())
     }
