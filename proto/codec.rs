@@ -2,11 +2,17 @@
 //! bytes there and more than two hundred here, so that 4 MiB become 600. Each is therefore weighed before anything of it is
 //! decoded, by the shapes that `build.rs` takes from the proto files.
 
-use std::marker::PhantomData;
+use std::{marker::PhantomData, mem};
 
-use prost::{Message, bytes::Buf as _, encoding::decode_varint};
+use http_body_util::BodyExt as _;
+use prost::{
+    Message,
+    bytes::{Buf as _, Bytes},
+    encoding::decode_varint,
+};
 use tonic::{
     Status,
+    body::Body,
     codec::{BufferSettings, Codec, DecodeBuf, Decoder},
 };
 use tonic_prost::ProstEncoder;
@@ -20,9 +26,11 @@ pub const ELEMENT_BYTES: usize = 8 * 1024 * 1024;
 /// A string in memory: its handle, and the least that an allocation takes.
 const TEXT_BYTES: usize = size_of::<String>() + 32;
 
-/// What a buffer has, and grows by: a stream holds two for as long as it lives, and a hub holds thousands of streams that say
+/// What a buffer has at first: a stream holds two for as long as it lives, and a hub holds thousands of streams that say
 /// nothing for most of the time. tonic's own default is 8 KiB.
-const BUFFER: usize = 1024;
+const BUFFER: usize = 512;
+/// A message larger than this leaves behind a buffer that is worth getting rid of.
+const LARGE: usize = 1024;
 /// How much is written before the transport gets it: tonic's own default.
 const YIELD_AT: usize = 32 * 1024;
 
@@ -147,12 +155,31 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        WeighedDecoder(PhantomData)
+        WeighedDecoder {
+            large: None,
+            message: PhantomData,
+        }
     }
 }
 
-/// The half of [`Weighed`] that reads.
-pub struct WeighedDecoder<U>(PhantomData<U>);
+/// Lets go of the buffer of a large message as soon as another is sent. tonic has one buffer for all messages of a stream, which
+/// grows and does not shrink, but is exchanged for a new one where somebody still has bytes of it. So the last message's bytes
+/// are kept until the next, if it was large: each of thousands of idle sessions would have the room of its Welcome else.
+pub fn slim(body: Body) -> Body {
+    let mut large = None;
+    Body::new(body.map_frame(move |frame| {
+        let data = frame.data_ref().filter(|data| data.len() > LARGE);
+        drop(mem::replace(&mut large, data.cloned()));
+        frame
+    }))
+}
+
+/// The half of [`Weighed`] that reads. It keeps a large message's bytes for the same reason as [`slim`]: with the next message
+/// the large buffer goes.
+pub struct WeighedDecoder<U> {
+    large: Option<Bytes>,
+    message: PhantomData<U>,
+}
 
 impl<U: Message + Default + Shaped> Decoder for WeighedDecoder<U> {
     type Item = U;
@@ -161,6 +188,7 @@ impl<U: Message + Default + Shaped> Decoder for WeighedDecoder<U> {
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // Whole and in one piece already: nothing is copied.
         let bytes = buf.copy_to_bytes(buf.remaining());
+        self.large = (bytes.len() > LARGE).then(|| bytes.clone());
         weigh::<U>(&bytes).map_err(|TooHeavy| {
             Status::resource_exhausted("a message of more elements than are read at once")
         })?;
