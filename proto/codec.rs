@@ -2,9 +2,9 @@
 //! bytes there and more than two hundred here, so that 4 MiB become 600. Each is therefore weighed before anything of it is
 //! decoded, by the shapes that `build.rs` takes from the proto files.
 
-use std::{marker::PhantomData, mem};
+use std::marker::PhantomData;
 
-use http_body_util::BodyExt as _;
+use crate::{slim::LARGE, v1};
 use prost::{
     Message,
     bytes::{Buf as _, Bytes},
@@ -12,12 +12,8 @@ use prost::{
 };
 use tonic::{
     Status,
-    body::Body,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
-use tonic_prost::ProstEncoder;
-
-use crate::v1;
 
 /// What the elements of one message may take, in bytes. A page of the size that Welcome asks for has less than half of it,
 /// however small its resources are.
@@ -29,10 +25,8 @@ const TEXT_BYTES: usize = size_of::<String>() + 32;
 /// What a buffer has at first: a stream holds two for as long as it lives, and a hub holds thousands of streams that say
 /// nothing for most of the time. tonic's own default is 8 KiB.
 const BUFFER: usize = 512;
-/// A message larger than this leaves behind a buffer that is worth getting rid of.
-const LARGE: usize = 1024;
-/// How much is written before the transport gets it: tonic's own default.
-const YIELD_AT: usize = 32 * 1024;
+/// How much is written before the transport gets it. A large message goes alone, so that its buffer is as large as it is.
+const YIELD_AT: usize = 4 * 1024;
 
 /// What can be repeated within a message.
 pub struct Shape(&'static [(u64, Part)]);
@@ -147,11 +141,11 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = ExactEncoder<T>;
     type Decoder = WeighedDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::new(BUFFER, YIELD_AT))
+        ExactEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
@@ -162,20 +156,26 @@ where
     }
 }
 
-/// Lets go of the buffer of a large message as soon as another is sent. tonic has one buffer for all messages of a stream, which
-/// grows and does not shrink, but is exchanged for a new one where somebody still has bytes of it. So the last message's bytes
-/// are kept until the next, if it was large: each of thousands of idle sessions would have the room of its Welcome else.
-pub fn slim(body: Body) -> Body {
-    let mut large = None;
-    Body::new(body.map_frame(move |frame| {
-        let data = frame.data_ref().filter(|data| data.len() > LARGE);
-        drop(mem::replace(&mut large, data.cloned()));
-        frame
-    }))
+/// The half of [`Weighed`] that writes, into a buffer that becomes no larger than the message wants ([`crate::slim`] says why).
+pub struct ExactEncoder<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for ExactEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buf.reserve(message.encoded_len());
+        message
+            .encode(buf)
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, YIELD_AT)
+    }
 }
 
-/// The half of [`Weighed`] that reads. It keeps a large message's bytes for the same reason as [`slim`]: with the next message
-/// the large buffer goes.
+/// The half of [`Weighed`] that reads, and keeps a large message's bytes until the next comes ([`crate::slim`] says why).
 pub struct WeighedDecoder<U> {
     large: Option<Bytes>,
     message: PhantomData<U>,

@@ -1,10 +1,7 @@
 //! What a stream keeps of a large message once a small one has followed: nothing. A hub has thousands of streams, and each begins
 //! with messages that are large beside all others.
 
-use berth_wire::{
-    codec::{Weighed, slim},
-    v1,
-};
+use berth_wire::{codec::Weighed, slim, v1};
 use peak_alloc::PeakAlloc;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -35,7 +32,12 @@ async fn neither_side_keeps_the_room_of_a_large_message() {
     let (sender, messages) = mpsc::channel::<Result<v1::AgentMessage, Status>>(1);
     let messages = ReceiverStream::new(messages);
     let sent = EncodeBody::new_server(codec.encoder(), messages, None, Default::default(), None);
-    let mut received = Streaming::new_request(codec.decoder(), slim(Body::new(sent)), None, None);
+    let mut received = Streaming::new_request(
+        codec.decoder(),
+        slim::received(slim::sent(Body::new(sent))),
+        None,
+        None,
+    );
     let before = MEMORY.current_usage();
     for bytes in [10, LARGE, 10] {
         sender.send(Ok(hello(bytes))).await.unwrap();

@@ -4,13 +4,13 @@
 use std::{sync::Arc, time::Duration};
 
 use berth_common::{identity::Identity, session::MESSAGE_BYTES};
-use berth_wire::{codec::slim, v1::agent_service_server::AgentServiceServer};
+use berth_wire::{slim, v1::agent_service_server::AgentServiceServer};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status, body::Body, service::interceptor::InterceptedService, transport::Server,
 };
 use tonic_health::pb::health_server::{Health, HealthServer};
-use tower::util::MapResponseLayer;
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use crate::{
     listen::{Incoming, Peer},
@@ -56,7 +56,10 @@ pub async fn serve<H: Health>(
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(512 * 1024)
         .layer(MapResponseLayer::new(|response: http::Response<Body>| {
-            response.map(slim)
+            response.map(slim::sent)
+        }))
+        .layer(MapRequestLayer::new(|request: http::Request<Body>| {
+            request.map(slim::received)
         }))
         .add_service(AgentServiceServer::new(sessions).max_decoding_message_size(MESSAGE_BYTES))
         .add_service(InterceptedService::new(health, anyone))
