@@ -4,14 +4,16 @@
 
 use std::marker::PhantomData;
 
-use prost::{Message, bytes::Buf as _, encoding::decode_varint};
+use crate::{slim::LARGE, v1};
+use prost::{
+    Message,
+    bytes::{Buf as _, Bytes},
+    encoding::decode_varint,
+};
 use tonic::{
     Status,
-    codec::{BufferSettings, Codec, DecodeBuf, Decoder},
+    codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
 };
-use tonic_prost::ProstEncoder;
-
-use crate::v1;
 
 /// What the elements of one message may take, in bytes. A page of the size that Welcome asks for has less than half of it,
 /// however small its resources are.
@@ -20,11 +22,11 @@ pub const ELEMENT_BYTES: usize = 8 * 1024 * 1024;
 /// A string in memory: its handle, and the least that an allocation takes.
 const TEXT_BYTES: usize = size_of::<String>() + 32;
 
-/// What a buffer has, and grows by: a stream holds two for as long as it lives, and a hub holds thousands of streams that say
+/// What a buffer has at first: a stream holds two for as long as it lives, and a hub holds thousands of streams that say
 /// nothing for most of the time. tonic's own default is 8 KiB.
-const BUFFER: usize = 1024;
-/// How much is written before the transport gets it: tonic's own default.
-const YIELD_AT: usize = 32 * 1024;
+const BUFFER: usize = 512;
+/// How much is written before the transport gets it. A large message goes alone, so that its buffer is as large as it is.
+const YIELD_AT: usize = 4 * 1024;
 
 /// What can be repeated within a message.
 pub struct Shape(&'static [(u64, Part)]);
@@ -139,20 +141,45 @@ where
 {
     type Encode = T;
     type Decode = U;
-    type Encoder = ProstEncoder<T>;
+    type Encoder = ExactEncoder<T>;
     type Decoder = WeighedDecoder<U>;
 
     fn encoder(&mut self) -> Self::Encoder {
-        ProstEncoder::new(BufferSettings::new(BUFFER, YIELD_AT))
+        ExactEncoder(PhantomData)
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        WeighedDecoder(PhantomData)
+        WeighedDecoder {
+            large: None,
+            message: PhantomData,
+        }
     }
 }
 
-/// The half of [`Weighed`] that reads.
-pub struct WeighedDecoder<U>(PhantomData<U>);
+/// The half of [`Weighed`] that writes, into a buffer that becomes no larger than the message wants ([`crate::slim`] says why).
+pub struct ExactEncoder<T>(PhantomData<T>);
+
+impl<T: Message> Encoder for ExactEncoder<T> {
+    type Item = T;
+    type Error = Status;
+
+    fn encode(&mut self, message: T, buf: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buf.reserve(message.encoded_len());
+        message
+            .encode(buf)
+            .map_err(|error| Status::internal(error.to_string()))
+    }
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(BUFFER, YIELD_AT)
+    }
+}
+
+/// The half of [`Weighed`] that reads, and keeps a large message's bytes until the next comes ([`crate::slim`] says why).
+pub struct WeighedDecoder<U> {
+    large: Option<Bytes>,
+    message: PhantomData<U>,
+}
 
 impl<U: Message + Default + Shaped> Decoder for WeighedDecoder<U> {
     type Item = U;
@@ -161,6 +188,7 @@ impl<U: Message + Default + Shaped> Decoder for WeighedDecoder<U> {
     fn decode(&mut self, buf: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // Whole and in one piece already: nothing is copied.
         let bytes = buf.copy_to_bytes(buf.remaining());
+        self.large = (bytes.len() > LARGE).then(|| bytes.clone());
         weigh::<U>(&bytes).map_err(|TooHeavy| {
             Status::resource_exhausted("a message of more elements than are read at once")
         })?;

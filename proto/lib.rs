@@ -2,6 +2,7 @@
 //! but the messages: what they mean is in the comments of the `.proto` files, how they are checked in `berth-common`.
 
 pub mod codec;
+pub mod slim;
 
 /// Package `berth.v1`.
 #[allow(missing_docs, unreachable_pub, clippy::all)]

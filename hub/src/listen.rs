@@ -184,10 +184,11 @@ impl Door {
         let handshaking = self.metrics.count_handshake();
         let outcome = self.handshake(stream, remote).await;
         drop(handshaking);
+        // Before the permit goes: whoever gets that finds a place for its address.
+        drop(slot);
         match outcome {
             // The permit is kept until the server has taken the connection: it is what bounds those who wait.
             Ok(accepted) => {
-                drop(slot);
                 self.metrics.accepted.inc();
                 let _ = self.sender.send(accepted).await;
                 drop(permit);

@@ -1,13 +1,16 @@
 //! The gRPC server: which services there are, who may call which, and the limits of HTTP/2. Every connection that gets here
 //! has passed the TLS handshake; what its certificate allows is decided per service.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use berth_common::{identity::Identity, session::MESSAGE_BYTES};
-use berth_wire::v1::agent_service_server::AgentServiceServer;
+use berth_wire::{slim, v1::agent_service_server::AgentServiceServer};
 use tokio_util::sync::CancellationToken;
-use tonic::{Request, Status, service::interceptor::InterceptedService, transport::Server};
+use tonic::{
+    Request, Status, body::Body, service::interceptor::InterceptedService, transport::Server,
+};
 use tonic_health::pb::health_server::{Health, HealthServer};
+use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use crate::{
     listen::{Incoming, Peer},
@@ -52,6 +55,12 @@ pub async fn serve<H: Health>(
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(512 * 1024)
+        .layer(MapResponseLayer::new(|response: http::Response<Body>| {
+            response.map(slim::sent)
+        }))
+        .layer(MapRequestLayer::new(|request: http::Request<Body>| {
+            request.map(slim::received)
+        }))
         .add_service(AgentServiceServer::new(sessions).max_decoding_message_size(MESSAGE_BYTES))
         .add_service(InterceptedService::new(health, anyone))
         .add_service(InterceptedService::new(reflection, admins))
@@ -79,7 +88,7 @@ fn admins(request: Request<()>) -> Result<Request<()>, Status> {
 fn identity(request: &Request<()>) -> Result<Identity, Status> {
     let peer = request
         .extensions()
-        .get::<Peer>()
+        .get::<Arc<Peer>>()
         .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
     match &peer.identity {
         Ok(certificate) => Ok(certificate.identity.clone()),

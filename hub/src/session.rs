@@ -72,7 +72,7 @@ impl AgentService for Sessions {
     ) -> Result<Response<Messages>, Status> {
         let peer = request
             .extensions()
-            .get::<Peer>()
+            .get::<Arc<Peer>>()
             .cloned()
             .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
         let (tenant, certificate) = match tenant_of(&peer) {
@@ -95,7 +95,7 @@ impl AgentService for Sessions {
             metrics: self.metrics.clone(),
             remote: peer.remote.to_string(),
             serial,
-            hangup: peer.hangup,
+            hangup: peer.hangup.clone(),
             expires,
         };
         let stop = self.stop.clone();
@@ -190,7 +190,7 @@ enum Ended {
 impl Shell {
     async fn run(
         self,
-        messages: Streaming<v1::AgentMessage>,
+        mut messages: Streaming<v1::AgentMessage>,
         sender: mpsc::Sender<Said>,
         stop: CancellationToken,
     ) {
@@ -200,7 +200,7 @@ impl Shell {
             .duration_since(SystemTime::now())
             .unwrap_or_default();
         let ended = tokio::select! {
-            ended = self.read(messages) => ended,
+            ended = self.read(&mut messages) => ended,
             ended = self.write(&sender) => ended,
             () = sender.closed() => Ended::Lost,
             () = stop.cancelled() => Ended::ByHub(Status::unavailable("this hub is leaving; come back")),
@@ -233,7 +233,7 @@ impl Shell {
         }
     }
 
-    async fn read(&self, mut messages: Streaming<v1::AgentMessage>) -> Ended {
+    async fn read(&self, messages: &mut Streaming<v1::AgentMessage>) -> Ended {
         loop {
             let message = match messages.message().await {
                 Ok(Some(message)) => message,

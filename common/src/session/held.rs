@@ -19,6 +19,7 @@ pub type Nodes = Arc<BTreeMap<NodeName, Node>>;
 /// What a message carried under a key: readable, or not.
 pub type Received = Result<Body, Refusal>;
 
+/// Small, for a map's node has room for eleven, and most of a hub's thousands of tenants hold a handful.
 #[derive(Debug)]
 struct Entry {
     /// Of what was heard last, readable or not, so that both sides' digests agree.
@@ -26,13 +27,13 @@ struct Entry {
     /// The last version that could be read.
     good: Option<Good>,
     /// Why what was heard last cannot be read, if so: it is told to every session until another version comes.
-    refusal: Option<Refusal>,
+    refusal: Option<Box<Refusal>>,
 }
 
 #[derive(Debug)]
 enum Good {
     Service(Arc<Service>),
-    Node(Node),
+    Node(Box<Node>),
 }
 
 /// What a tenant wants of one Service.
@@ -162,7 +163,7 @@ impl Held {
             (None, Some(service)) => Wanted::Present(entry.generation, service),
             (Some(refusal), last) => Wanted::Unreadable {
                 generation: entry.generation,
-                refusal: refusal.clone(),
+                refusal: Refusal::clone(refusal),
                 last,
             },
             // An entry is readable or has its refusal.
@@ -318,8 +319,8 @@ impl Held {
         self.digests.toggle(&key, generation);
         let (good, refusal) = match received {
             Ok(Body::Service(service)) => (Some(Good::Service(Arc::new(service))), None),
-            Ok(Body::Node(node)) => (Some(Good::Node(node)), None),
-            Err(refusal) => (before.and_then(|b| b.good), Some(refusal)),
+            Ok(Body::Node(node)) => (Some(Good::Node(Box::new(node))), None),
+            Err(refusal) => (before.and_then(|b| b.good), Some(Box::new(refusal))),
         };
         let entry = Entry {
             generation,
@@ -353,7 +354,9 @@ impl Held {
             .iter()
             .take_while(|(key, _)| matches!(key, Key::Node(_)))
             .filter_map(|(key, entry)| match (key, &entry.good) {
-                (Key::Node(name), Some(Good::Node(node))) => Some((name.clone(), node.clone())),
+                (Key::Node(name), Some(Good::Node(node))) => {
+                    Some((name.clone(), Node::clone(node)))
+                }
                 _ => None,
             })
             .collect();

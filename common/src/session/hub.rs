@@ -102,7 +102,8 @@ pub struct HubSession {
     number: u64,
     limits: Limits,
     phase: Phase,
-    incoming: Option<Incoming<(Generation, Received)>>,
+    /// Boxed, as what is rare in the outbox: a session that is idle has none of it.
+    incoming: Option<Box<Incoming<(Generation, Received)>>>,
     turn: Turn,
     /// Which annotations of Services may pass.
     allowed: Allowed,
@@ -117,13 +118,13 @@ pub struct HubSession {
 
 #[derive(Default)]
 struct Outbox {
-    welcome: Option<v1::Welcome>,
-    resync: Option<v1::ResyncRequired>,
-    capabilities: Option<v1::Capabilities>,
+    welcome: Option<Box<v1::Welcome>>,
+    resync: Option<Box<v1::ResyncRequired>>,
+    capabilities: Option<Box<v1::Capabilities>>,
     turn: Option<v1::Turn>,
-    answers: BTreeMap<(i32, String, String), v1::Answer>,
+    answers: BTreeMap<(i32, String, String), Box<v1::Answer>>,
     beat: bool,
-    drain: Option<v1::Drain>,
+    drain: Option<Box<v1::Drain>>,
 }
 
 impl HubSession {
@@ -215,7 +216,7 @@ impl HubSession {
         }
         self.tells_annotations = greeting.features.contains(&ANNOTATIONS);
         let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        self.outbox.welcome = Some(v1::Welcome {
+        self.outbox.welcome = Some(Box::new(v1::Welcome {
             protocol: PROTOCOL,
             session: self.number,
             limits: Some(v1::Limits {
@@ -230,7 +231,7 @@ impl HubSession {
             features: greeting.features.iter().map(ToString::to_string).collect(),
             capabilities: Some(capabilities(&self.allowed)),
             reconnect_spread_ms: clamp(reconnect_spread.as_millis() as usize),
-        });
+        }));
         match &greeting.digests {
             Some(digests) if digests == held.digests() => held.confirm(now),
             _ => Touched::default(),
@@ -270,7 +271,7 @@ impl HubSession {
                 });
             }
         };
-        self.incoming = Some(Incoming::new(begin.id, buckets));
+        self.incoming = Some(Box::new(Incoming::new(begin.id, buckets)));
         Ok(Taken {
             turn: Some(turn),
             ..Taken::default()
@@ -297,7 +298,7 @@ impl HubSession {
         }
         self.allowed = allowed.clone();
         if self.is_live() && self.tells_annotations {
-            self.outbox.capabilities = Some(capabilities(allowed));
+            self.outbox.capabilities = Some(Box::new(capabilities(allowed)));
         }
     }
 
@@ -452,10 +453,10 @@ impl HubSession {
     }
 
     fn resync(&mut self, reason: String, held: &Held) -> Taken {
-        self.outbox.resync = Some(v1::ResyncRequired {
+        self.outbox.resync = Some(Box::new(v1::ResyncRequired {
             reason: reason.clone(),
             digests: held.digests().to_bytes().into(),
-        });
+        }));
         Taken {
             discarded: Some(reason),
             ..Taken::default()
@@ -487,16 +488,16 @@ impl HubSession {
         if self.outbox.answers.len() < 2 * (self.limits.services + self.limits.nodes)
             || self.outbox.answers.contains_key(&slot)
         {
-            self.outbox.answers.insert(slot, answer);
+            self.outbox.answers.insert(slot, Box::new(answer));
         }
     }
 
     /// Tells the agent to leave and come back within the time.
     pub fn drain(&mut self, within: Duration, reason: &str) {
-        self.outbox.drain = Some(v1::Drain {
+        self.outbox.drain = Some(Box::new(v1::Drain {
             within_ms: u32::try_from(within.as_millis()).unwrap_or(u32::MAX),
             reason: reason.into(),
-        });
+        }));
     }
 
     /// The next message to send, if any. To be asked whenever the transport has room and something happened, and at
@@ -506,13 +507,13 @@ impl HubSession {
         let beat_due = self.is_live() && now >= self.last_sent + HEARTBEAT;
         let outbox = &mut self.outbox;
         let body = if let Some(welcome) = outbox.welcome.take() {
-            Message::Welcome(welcome)
+            Message::Welcome(*welcome)
         } else if let Some(drain) = outbox.drain.take() {
-            Message::Drain(drain)
+            Message::Drain(*drain)
         } else if let Some(resync) = outbox.resync.take() {
-            Message::ResyncRequired(resync)
+            Message::ResyncRequired(*resync)
         } else if let Some(capabilities) = outbox.capabilities.take() {
-            Message::Capabilities(capabilities)
+            Message::Capabilities(*capabilities)
         } else if let Some(turn) = outbox.turn.take() {
             Message::Turn(turn)
         } else if outbox.beat || beat_due {
@@ -527,10 +528,14 @@ impl HubSession {
                 && let Some((_, answer)) = outbox.answers.pop_first()
             {
                 bytes += answer.encoded_len();
-                answers.push(answer);
+                answers.push(*answer);
             }
             if answers.is_empty() {
                 return None;
+            }
+            if outbox.answers.is_empty() {
+                // An emptied map keeps a node.
+                outbox.answers = BTreeMap::new();
             }
             Message::Answers(v1::Answers { answers })
         };

@@ -22,7 +22,7 @@ use tonic::transport::server::Connected;
 
 use super::{metrics::Counted, slots::Slot};
 
-/// Who is at the other end; in the extensions of every request of the connection.
+/// Who is at the other end; shared, in the extensions of every request of the connection.
 #[derive(Clone, Debug)]
 pub struct Peer {
     /// The identity, with the certificate's serial number and dates; or why a certificate of our CA has none, which
@@ -62,8 +62,10 @@ impl Hangup {
 /// A TLS stream that knows its peer.
 #[derive(Debug)]
 pub struct Accepted {
-    stream: TlsStream<TcpStream>,
-    peer: Peer,
+    /// Boxed: the server moves a connection through several futures, and each has room for all of it.
+    stream: Box<TlsStream<TcpStream>>,
+    /// Shared with the server, which has it in the extensions of every request.
+    peer: Arc<Peer>,
     // Both held for their drop, when the connection ends.
     _slot: Slot<Option<Identity>>,
     _open: Counted,
@@ -77,8 +79,8 @@ impl Accepted {
         open: Counted,
     ) -> Self {
         Self {
-            stream,
-            peer,
+            stream: Box::new(stream),
+            peer: Arc::new(peer),
             _slot: slot,
             _open: open,
         }
@@ -109,9 +111,9 @@ impl Accepted {
 }
 
 impl Connected for Accepted {
-    type ConnectInfo = Peer;
+    type ConnectInfo = Arc<Peer>;
 
-    fn connect_info(&self) -> Peer {
+    fn connect_info(&self) -> Arc<Peer> {
         self.peer.clone()
     }
 }

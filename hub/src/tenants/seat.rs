@@ -60,8 +60,8 @@ pub(super) struct State {
     agent_version: Option<String>,
     unsynced: Option<String>,
     /// The latest answer about each Service, told again to every new session.
-    answers: BTreeMap<ServiceKey, Answer>,
-    live: Option<Live>,
+    answers: BTreeMap<ServiceKey, Box<Answer>>,
+    live: Option<Box<Live>>,
     /// The highest number of a session that was accepted.
     newest: u64,
 }
@@ -91,7 +91,7 @@ impl State {
     }
 
     fn present(&self) -> Option<&Live> {
-        self.live.as_ref().filter(|live| live.ending.is_none())
+        self.live.as_deref().filter(|live| live.ending.is_none())
     }
 
     /// The certificate of the live session.
@@ -234,14 +234,14 @@ impl State {
     }
 
     pub(super) fn answer(&mut self, key: &ServiceKey, answer: Answer) {
-        if self.answers.get(key) == Some(&answer) {
+        if self.answers.get(key).is_some_and(|said| **said == answer) {
             return;
         }
         if let Some(live) = &mut self.live {
             live.session.answer(&Key::Service(key.clone()), &answer);
             live.wake.notify_one();
         }
-        self.answers.insert(key.clone(), answer);
+        self.answers.insert(key.clone(), Box::new(answer));
     }
 
     pub(super) fn gone(&mut self, key: &ServiceKey) {
@@ -280,7 +280,7 @@ pub struct Seat {
     state: Arc<Mutex<State>>,
     number: u64,
     /// Before Hello was accepted the session is not the tenant's: a stranger that fails does not disturb the live one.
-    candidate: Mutex<Option<HubSession>>,
+    candidate: Mutex<Option<Box<HubSession>>>,
     wake: Arc<Notify>,
     deadline: Instant,
 }
@@ -304,7 +304,7 @@ impl Seat {
             credential,
             state,
             number,
-            candidate: Mutex::new(Some(session)),
+            candidate: Mutex::new(Some(Box::new(session))),
             wake: Arc::default(),
         }
     }
@@ -318,7 +318,7 @@ impl Seat {
     pub fn receive(&self, message: v1::AgentMessage, now: Instant) -> Result<Heard, Rejected> {
         let mut state = lock(&self.state);
         if let Some(candidate) = lock(&self.candidate).take() {
-            let (heard, older) = self.greet(candidate, message, &mut state, now)?;
+            let (heard, older) = self.greet(*candidate, message, &mut state, now)?;
             drop(state);
             if let Some(older) = older {
                 self.tenants.leave_turn(older);
@@ -410,14 +410,14 @@ impl Seat {
         }
         state.end(Ending::Fenced);
         let older = state.live.as_ref().map(|live| live.session.number());
-        state.live = Some(Live {
+        state.live = Some(Box::new(Live {
             session,
             credential: self.credential.clone(),
             cluster_uid: greeting.cluster_uid.clone(),
             claim: claims.then_some(Claim::Open),
             ending: None,
             wake: self.wake.clone(),
-        });
+        }));
         state.agent_version = Some(greeting.agent_version.clone());
         state.unsynced =
             (!greeting.synced).then(|| "the agent has not read its cluster yet".into());
@@ -490,8 +490,8 @@ impl Seat {
         self.wake.notified().await;
     }
 
-    fn seated<'a>(&self, live: &'a mut Option<Live>) -> Result<&'a mut Live, Fenced> {
-        live.as_mut()
+    fn seated<'a>(&self, live: &'a mut Option<Box<Live>>) -> Result<&'a mut Live, Fenced> {
+        live.as_deref_mut()
             .filter(|live| live.session.number() == self.number)
             .ok_or(Fenced)
     }

@@ -23,7 +23,6 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
-use tonic::transport::server::Connected as _;
 
 use super::*;
 use pki::{Ca, client_config, hours};
@@ -122,7 +121,7 @@ async fn a_good_client_is_known_by_its_certificate() {
         .await
         .unwrap();
     let mut accepted = hub.accepted().await;
-    let peer = accepted.connect_info();
+    let peer = accepted.peer().clone();
     let certificate = peer.identity.unwrap();
     assert_eq!(certificate.identity.to_string(), "tenant/acme");
     assert!(certificate.not_after > SystemTime::now());
@@ -160,7 +159,7 @@ async fn hostile_20_to_22_a_bad_name_passes_the_door_without_an_identity() {
         let _client = connect(hub.address(), client.config(&hub.ca))
             .await
             .unwrap();
-        let peer = hub.accepted().await.connect_info();
+        let peer = hub.accepted().await.peer().clone();
         assert_eq!(peer.identity, Err(error));
         assert!(peer.serial.is_some());
     }
@@ -365,7 +364,7 @@ async fn new_connections_get_the_reloaded_certificate_and_authorities() {
         client.get_ref().1.peer_certificates(),
         old.get_ref().1.peer_certificates()
     );
-    let peer = hub.accepted().await.connect_info();
+    let peer = hub.accepted().await.peer().clone();
     assert_eq!(peer.identity.unwrap().identity.to_string(), "tenant/next");
 
     // The connection from before lives on, and its authority is trusted no more.
@@ -431,7 +430,7 @@ async fn a_grpc_server_knows_the_peer_of_each_request() {
     let health = tonic::service::interceptor::InterceptedService::new(
         health,
         move |request: tonic::Request<()>| {
-            let _ = seen.try_send(request.extensions().get::<Peer>().cloned());
+            let _ = seen.try_send(request.extensions().get::<Arc<Peer>>().cloned());
             Ok(request)
         },
     );
