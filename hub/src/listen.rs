@@ -40,7 +40,8 @@ pub use metrics::ListenMetrics;
 pub use refusal::Refusal;
 
 use budget::LineBudget;
-use slots::{Slot, Slots, address_key};
+pub(crate) use slots::address_key;
+use slots::{Slot, Slots};
 
 /// Accepted connections that wait for the gRPC server. It takes them at once, so a few are enough.
 const ACCEPTED_QUEUE: usize = 64;
