@@ -1,7 +1,7 @@
 //! The audit log: who was let in, who was refused and why, what was revoked, certified or overridden. One JSON line each, of the
 //! tracing target `audit`, whatever form the other lines have; the names of its fields are part of what Berth promises. It
-//! belongs to the process, as the log does, so there is no handle to pass. It never gets a token or a key, and what one address
-//! can make it write is bounded (`lines`): the rest is counted, and the count is told.
+//! belongs to the process, as the log does, so there is no handle to pass. It never gets a token or a key, and what one peer can make
+//! it write is bounded (`lines`): the rest is counted, and the count is told.
 
 mod lines;
 
@@ -24,7 +24,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use lines::{Lines, Unsaid};
+use crate::listen::address_key;
+use lines::{Lines, Unsaid, Who};
 
 /// How much of a text is written: whoever says more does so to fill the disk.
 const DETAIL_BYTES: usize = 512;
@@ -93,8 +94,13 @@ pub fn overridden(subject: &Subject<'_>, reason: &str, detail: &str) {
 
 fn write(event: &'static str, subject: &Subject<'_>, reason: &str, detail: &str) {
     METRICS.events.get_or_create(&Event { event }).inc();
-    let spent = match subject.peer {
-        Some(peer) => lines().spend(Instant::now(), peer.ip()),
+    let who = match (subject.peer, subject.tenant) {
+        (None, _) => None,
+        (Some(_), Some(tenant)) => Some(Who::Tenant(tenant.clone())),
+        (Some(peer), None) => Some(Who::Address(address_key(peer.ip()))),
+    };
+    let spent = match who {
+        Some(who) => lines().spend(Instant::now(), who),
         None => Some(0),
     };
     let Some(suppressed) = spent else {
@@ -124,9 +130,19 @@ pub async fn keep(stop: CancellationToken) {
             () = tokio::time::sleep(LOOK) => {}
         }
         let overdue = lines().overdue(Instant::now());
-        for Unsaid { address, lines } in overdue {
-            let peer = address.map(|address| address.to_string());
-            info!(target: AUDIT, event = "suppressed", peer = peer.as_deref(), suppressed = lines);
+        for Unsaid { who, lines } in overdue {
+            let (tenant, peer) = match who {
+                Who::Tenant(tenant) => (Some(tenant.to_string()), None),
+                Who::Address(address) => (None, Some(address.to_string())),
+                Who::OtherAddresses => (None, None),
+            };
+            info!(
+                target: AUDIT,
+                event = "suppressed",
+                tenant = tenant.as_deref(),
+                peer = peer.as_deref(),
+                suppressed = lines,
+            );
         }
     }
 }
@@ -140,7 +156,7 @@ pub fn register(registry: &mut Registry) {
     );
     registry.register(
         "berth_audit_suppressed",
-        "Lines of the audit log that were not written, for their address had too many; their number was",
+        "Lines of the audit log that were not written, for their tenant or address had too many; their number was",
         METRICS.suppressed.clone(),
     );
 }

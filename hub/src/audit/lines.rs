@@ -1,27 +1,37 @@
-//! How many lines of the audit log each address may cause, and all of them together. Pure: the time is a parameter. What is
-//! kept is bounded too, for addresses cost a stranger little.
+//! How many lines of the audit log each peer may cause: each tenant, where its certificate names one, and else each address, for
+//! many tenants may come from one address. Pure: the time is a parameter. What is kept is bounded too, for addresses cost a
+//! stranger little.
 
 use std::{collections::HashMap, net::IpAddr, time::Duration};
 
+use berth_common::identity::TenantName;
 use tokio::time::Instant;
-
-use crate::listen::address_key;
 
 /// The window.
 const WINDOW: Duration = Duration::from_secs(10);
-/// Lines of one address in a window.
-const PER_ADDRESS: u32 = 50;
-/// Lines of all addresses in a window.
-const ALTOGETHER: u32 = 2_000;
+/// Lines of one peer in a window.
+const PER_PEER: u32 = 50;
+/// Lines of all addresses in a window. Tenants do not count: their certificates are the operator's to give.
+const OF_ADDRESSES: u32 = 2_000;
 /// Addresses that are told apart in a window; all further ones are one.
 const ADDRESSES: usize = 4_096;
+
+/// Whose lines are counted together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum Who {
+    Tenant(TenantName),
+    /// As `listen::address_key` has it.
+    Address(IpAddr),
+    OtherAddresses,
+}
 
 /// What was spent in the current window.
 #[derive(Debug, Default)]
 pub(super) struct Lines {
     window: Option<Instant>,
-    said: u32,
-    addresses: HashMap<Option<IpAddr>, Spent>,
+    of_addresses: u32,
+    addresses: usize,
+    spent: HashMap<Who, Spent>,
 }
 
 #[derive(Debug, Default)]
@@ -33,42 +43,51 @@ struct Spent {
 /// Lines that were not written, and of which nothing tells.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Unsaid {
-    /// None: of several addresses.
-    pub(super) address: Option<IpAddr>,
+    pub(super) who: Who,
     pub(super) lines: u64,
 }
 
 impl Lines {
-    /// Whether to write a line about this address now: if so, how many went unsaid since the last one about it.
-    pub(super) fn spend(&mut self, now: Instant, address: IpAddr) -> Option<u64> {
+    /// Whether to write a line about this peer now: if so, how many went unsaid since the last one about it.
+    pub(super) fn spend(&mut self, now: Instant, who: Who) -> Option<u64> {
         self.turn(now);
-        let key = Some(address_key(address));
-        let known = self.addresses.contains_key(&key) || self.addresses.len() < ADDRESSES;
-        let spent = self.addresses.entry(key.filter(|_| known)).or_default();
-        if spent.said == PER_ADDRESS || self.said == ALTOGETHER {
+        let is_tenant = matches!(who, Who::Tenant(_));
+        let who = self.known(who, is_tenant);
+        let spent = self.spent.entry(who).or_default();
+        let is_full = !is_tenant && self.of_addresses == OF_ADDRESSES;
+        if spent.said == PER_PEER || is_full {
             spent.unsaid += 1;
             return None;
         }
         spent.said += 1;
-        self.said += 1;
+        self.of_addresses += u32::from(!is_tenant);
         Some(std::mem::take(&mut spent.unsaid))
+    }
+
+    /// Itself, or one of many that are not told apart.
+    fn known(&mut self, who: Who, is_tenant: bool) -> Who {
+        if is_tenant || self.spent.contains_key(&who) {
+            return who;
+        }
+        if self.addresses == ADDRESSES {
+            return Who::OtherAddresses;
+        }
+        self.addresses += 1;
+        who
     }
 
     /// What of windows that are over has not been told: it is now.
     pub(super) fn overdue(&mut self, now: Instant) -> Vec<Unsaid> {
         self.turn(now);
-        let over = self
-            .addresses
-            .iter_mut()
-            .filter(|(_, spent)| spent.said == 0);
+        let over = self.spent.iter_mut().filter(|(_, spent)| spent.said == 0);
         let mut unsaid: Vec<_> = over
-            .map(|(address, spent)| Unsaid {
-                address: *address,
+            .map(|(who, spent)| Unsaid {
+                who: who.clone(),
                 lines: std::mem::take(&mut spent.unsaid),
             })
             .filter(|unsaid| unsaid.lines > 0)
             .collect();
-        unsaid.sort_by_key(|unsaid| unsaid.address);
+        unsaid.sort_by(|a, b| a.who.cmp(&b.who));
         unsaid
     }
 
@@ -79,11 +98,16 @@ impl Lines {
             return;
         }
         self.window = Some(now);
-        self.said = 0;
-        self.addresses.retain(|_, spent| {
+        self.of_addresses = 0;
+        self.spent.retain(|_, spent| {
             spent.said = 0;
             spent.unsaid > 0
         });
+        self.addresses = self
+            .spent
+            .keys()
+            .filter(|who| matches!(who, Who::Address(_)))
+            .count();
     }
 }
 
@@ -91,44 +115,45 @@ impl Lines {
 mod tests {
     use super::*;
 
-    fn address(n: u32) -> IpAddr {
-        std::net::Ipv4Addr::from(0x0a00_0000 + n).into()
+    fn address(n: u32) -> Who {
+        Who::Address(std::net::Ipv4Addr::from(0x0a00_0000 + n).into())
     }
 
-    fn unsaid(n: u32, lines: u64) -> Unsaid {
-        Unsaid {
-            address: Some(address(n)),
-            lines,
-        }
+    fn tenant(n: u32) -> Who {
+        Who::Tenant(format!("t{n}").parse().unwrap())
+    }
+
+    fn unsaid(who: Who, lines: u64) -> Unsaid {
+        Unsaid { who, lines }
     }
 
     #[test]
-    fn each_address_has_its_lines_and_the_rest_is_told_with_the_next() {
-        let (mut lines, start) = (Lines::default(), Instant::now());
-        let said = (0..PER_ADDRESS + 7)
-            .filter(|_| lines.spend(start, address(1)) == Some(0))
-            .count();
-        assert_eq!(said, 50);
-        assert_eq!(
-            lines.spend(start, address(2)),
-            Some(0),
-            "another's are its own"
-        );
-        assert_eq!(lines.spend(start + WINDOW, address(1)), Some(7));
-        assert_eq!(lines.spend(start + WINDOW, address(1)), Some(0));
+    fn each_peer_has_its_lines_and_the_rest_is_told_with_the_next() {
+        for (one, another) in [(address(1), address(2)), (tenant(1), tenant(2))] {
+            let (mut lines, start) = (Lines::default(), Instant::now());
+            let said = (0..PER_PEER + 7)
+                .filter(|_| lines.spend(start, one.clone()) == Some(0))
+                .count();
+            assert_eq!(said, 50);
+            assert_eq!(lines.spend(start, another), Some(0), "it has its own");
+            assert_eq!(lines.spend(start + WINDOW, one.clone()), Some(7));
+            assert_eq!(lines.spend(start + WINDOW, one), Some(0));
+        }
     }
 
     #[test]
     fn what_went_unsaid_is_told_once_also_of_those_who_do_not_come_back() {
         let (mut lines, start) = (Lines::default(), Instant::now());
-        for _ in 0..PER_ADDRESS + 3 {
+        for _ in 0..PER_PEER + 3 {
             lines.spend(start, address(1));
+            lines.spend(start, tenant(1));
         }
         assert_eq!(lines.overdue(start), [], "its window is not over");
-        assert_eq!(lines.overdue(start + WINDOW), [unsaid(1, 3)]);
+        let told = [unsaid(tenant(1), 3), unsaid(address(1), 3)];
+        assert_eq!(lines.overdue(start + WINDOW), told);
         assert_eq!(lines.overdue(start + WINDOW), []);
         assert_eq!(lines.overdue(start + 2 * WINDOW), []);
-        assert!(lines.addresses.is_empty());
+        assert!(lines.spent.is_empty());
     }
 
     #[test]
@@ -138,11 +163,14 @@ mod tests {
             .filter(|n| lines.spend(start, address(*n)).is_some())
             .count();
         assert_eq!(said, 2_000);
-        assert_eq!(lines.addresses.len(), ADDRESSES + 1);
+        assert_eq!(lines.spent.len(), ADDRESSES + 1);
+        // A fleet that comes back after an outage is written down all the same.
+        let fleet = (0..5_000).filter(|n| lines.spend(start, tenant(*n)).is_some());
+        assert_eq!(fleet.count(), 5_000);
         let told = lines.overdue(start + WINDOW);
         let total: u64 = told.iter().map(|unsaid| unsaid.lines).sum();
         assert_eq!(total, 18_000);
         lines.overdue(start + 2 * WINDOW);
-        assert!(lines.addresses.is_empty());
+        assert!(lines.spent.is_empty());
     }
 }
