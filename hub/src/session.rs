@@ -4,29 +4,34 @@
 use std::{
     pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::{Duration, Instant, SystemTime},
 };
 
 use berth_common::{
-    identity::{Identity, TenantName},
+    identity::{Identity, PeerCertificate, TenantName},
     session::{ProtocolError, REASON_TRAILER, TENANT_UNKNOWN},
 };
 use berth_wire::v1::{self, agent_service_server::AgentService};
 use futures::{Stream, StreamExt as _};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
-    listen::{Hangup, Peer},
+    audit,
+    listen::Peer,
     metrics::SessionMetrics,
     tenants::{Ending, Heard, Next, Refused, Rejected, Seat, Tenants},
 };
 
 /// A message that has not left after this long means that the peer reads no more (PITFALLS 17).
 const STALL: Duration = Duration::from_secs(15);
+
+/// The header by which a client may say which tenant it takes itself for. Nothing is granted by it: it is refused where the
+/// certificate says otherwise, so that whoever has mixed up certificates hears of it.
+pub const TENANT_HEADER: &str = "berth-tenant";
 
 /// Messages on their way between the writer and the transport. State waits in the seat's slots, not here.
 const IN_FLIGHT: usize = 4;
@@ -52,8 +57,14 @@ impl Sessions {
         }
     }
 
+    /// The figures that are kept.
+    pub fn metrics(&self) -> &SessionMetrics {
+        &self.metrics
+    }
+
     fn refused(&self, peer: &Peer, label: &'static str, status: Status) -> Status {
         self.metrics.refused(label);
+        audit::refusal(&peer.subject(), label, status.message());
         let identity = peer.identity.as_ref().ok().map(|p| p.identity.to_string());
         warn!(remote = %peer.remote, identity, reason = label, "session refused: {}", status.message());
         status
@@ -75,43 +86,104 @@ impl AgentService for Sessions {
             .get::<Peer>()
             .cloned()
             .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-        let (tenant, expires) = match tenant_of(&peer) {
+        let (tenant, certificate) = match tenant_of(&peer) {
             Ok(known) => known,
             Err((label, status)) => return Err(self.refused(&peer, label, status)),
         };
+        if let Some(claimed) = request.metadata().get(TENANT_HEADER)
+            && claimed.as_encoded_bytes() != tenant.as_str().as_bytes()
+        {
+            let status = Status::permission_denied(format!(
+                "the certificate is {tenant}'s, and {TENANT_HEADER} names another: the certificate alone counts"
+            ));
+            return Err(self.refused(&peer, "claims_other_tenant", status));
+        }
         let seat = self
             .tenants
             .open(&tenant, Instant::now())
             .map_err(|refused| self.refused(&peer, refused.label(), status_of_refused(&refused)))?;
         let span = info_span!("session", %tenant, session = seat.number());
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        let (asks, asked) = watch::channel(true);
         let shell = Shell {
             seat: Arc::new(seat),
             metrics: self.metrics.clone(),
-            remote: peer.remote.to_string(),
-            hangup: peer.hangup,
-            expires,
+            tenant,
+            expires: certificate.not_after,
+            peer,
         };
         let stop = self.stop.clone();
         tokio::spawn(
             shell
-                .run(request.into_inner(), sender, stop)
+                .run(request.into_inner(), sender, asked, stop)
                 .instrument(span),
         );
-        let messages = ReceiverStream::new(receiver).map(|said: Said| said.map(|message| *message));
-        Ok(Response::new(Box::pin(messages)))
+        let messages = Outlet {
+            receiver,
+            asks,
+            looked: true,
+        };
+        Ok(Response::new(Box::pin(
+            messages.map(|said| said.map(|message| *message)),
+        )))
     }
 }
 
-/// The tenant that a certificate names, and until when.
-fn tenant_of(peer: &Peer) -> Result<(TenantName, SystemTime), (&'static str, Status)> {
+/// What the transport takes messages from. It asks for one when it has got rid of the one before: what the peer's window does
+/// not let through keeps it from asking.
+struct Outlet {
+    receiver: mpsc::Receiver<Said>,
+    /// Whether it has asked for a message that there is not yet; told with every question.
+    asks: watch::Sender<bool>,
+    /// With a message in hand the transport looks once whether another can go with it: that is no question.
+    looked: bool,
+}
+
+impl Stream for Outlet {
+    type Item = Said;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Said>> {
+        let next = self.receiver.poll_recv(cx);
+        if next.is_ready() {
+            self.looked = false;
+            self.asks.send_replace(false);
+        } else if self.looked {
+            self.asks.send_replace(true);
+        } else {
+            self.looked = true;
+        }
+        next
+    }
+}
+
+/// Resolves when the transport has had a message for [`STALL`] without asking for the next.
+async fn stalled(mut asked: watch::Receiver<bool>) {
+    loop {
+        let idle = *asked.borrow_and_update();
+        let change = asked.changed();
+        let change = if idle {
+            Ok(change.await)
+        } else {
+            tokio::time::timeout(STALL, change).await
+        };
+        match change {
+            Ok(Ok(())) => {}
+            // The transport has let go of the stream, which others notice.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return,
+        }
+    }
+}
+
+/// The tenant that a certificate names, and the certificate.
+fn tenant_of(peer: &Peer) -> Result<(TenantName, PeerCertificate), (&'static str, Status)> {
     match &peer.identity {
         Err(error) => Err((
             "bad_identity",
             Status::unauthenticated(format!("the client certificate names nobody: {error}")),
         )),
         Ok(certificate) => match &certificate.identity {
-            Identity::Tenant(name) => Ok((name.clone(), certificate.not_after)),
+            Identity::Tenant(name) => Ok((name.clone(), certificate.clone())),
             other => Err((
                 "not_a_tenant",
                 Status::permission_denied(format!(
@@ -150,11 +222,27 @@ fn status_of_protocol(error: &ProtocolError) -> Status {
     }
 }
 
-fn status_of_ending(ending: &Ending) -> Status {
+/// What an agent is told at the end, and the word for it in metrics and the audit log.
+fn told(ending: &Ending) -> (&'static str, Status) {
     match ending {
-        Ending::Fenced => Status::aborted("a newer session of this tenant took over"),
-        Ending::Refused(refused) => status_of_refused(refused),
-        Ending::Protocol(error) => status_of_protocol(error),
+        Ending::Fenced => (
+            "fenced",
+            Status::aborted("a newer session of this tenant took over"),
+        ),
+        Ending::Refused(refused) => (refused.label(), status_of_refused(refused)),
+        Ending::Protocol(ProtocolError::Silent) => {
+            ("silent", status_of_protocol(&ProtocolError::Silent))
+        }
+        Ending::Protocol(error) => ("protocol", status_of_protocol(error)),
+    }
+}
+
+/// A session, for the audit log.
+fn subject<'a>(peer: &'a Peer, tenant: &'a TenantName, session: u64) -> audit::Subject<'a> {
+    audit::Subject {
+        tenant: Some(tenant),
+        session: Some(session),
+        ..peer.subject()
     }
 }
 
@@ -162,8 +250,8 @@ fn status_of_ending(ending: &Ending) -> Status {
 struct Shell {
     seat: Arc<Seat>,
     metrics: SessionMetrics,
-    remote: String,
-    hangup: Hangup,
+    tenant: TenantName,
+    peer: Peer,
     expires: SystemTime,
 }
 
@@ -175,8 +263,8 @@ enum Ended {
     Lost,
     /// The agent has not read for [`STALL`].
     Stalled,
-    /// By the hub, which says so with this.
-    ByHub(Status),
+    /// By the hub, which says so with this, and why, in a word.
+    ByHub(&'static str, Status),
 }
 
 impl Shell {
@@ -184,6 +272,7 @@ impl Shell {
         self,
         messages: Streaming<v1::AgentMessage>,
         sender: mpsc::Sender<Said>,
+        asked: watch::Receiver<bool>,
         stop: CancellationToken,
     ) {
         let _live = self.metrics.live();
@@ -194,32 +283,45 @@ impl Shell {
         let ended = tokio::select! {
             ended = self.read(messages) => ended,
             ended = self.write(&sender) => ended,
+            () = stalled(asked) => Ended::Stalled,
             () = sender.closed() => Ended::Lost,
-            () = stop.cancelled() => Ended::ByHub(Status::unavailable("this hub is leaving; come back")),
+            () = stop.cancelled() => Ended::ByHub("leaving", Status::unavailable("this hub is leaving; come back")),
             () = tokio::time::sleep(expired) => {
-                Ended::ByHub(Status::unauthenticated("the client certificate has expired"))
+                Ended::ByHub("expired", Status::unauthenticated("the client certificate has expired"))
             }
         };
+        let number = self.seat.number();
         // From here on the tenant has no session, however long the parting takes.
         drop(self.seat);
+        let (remote, hangup) = (self.peer.remote, self.peer.hangup.clone());
+        let subject = subject(&self.peer, &self.tenant, number);
         match ended {
-            Ended::ByAgent => info!(remote = %self.remote, "the agent ended the session"),
-            Ended::Lost => info!(remote = %self.remote, "the connection was lost"),
+            Ended::ByAgent => info!(%remote, "the agent ended the session"),
+            Ended::Lost => info!(%remote, "the connection was lost"),
             Ended::Stalled => {
-                info!(remote = %self.remote, "session ended: the agent has not read for 15 s");
+                info!(%remote, "session ended: the agent has not read for 15 s");
                 self.metrics.ended(tonic::Code::DeadlineExceeded);
-                self.hangup.hang_up();
+                audit::refusal(&subject, "stalled", "the agent has not read for 15 s");
+                hangup.hang_up();
             }
-            Ended::ByHub(status) => {
-                info!(remote = %self.remote, code = ?status.code(), "session ended: {}", status.message());
+            Ended::ByHub(label, status) => {
+                info!(%remote, code = ?status.code(), "session ended: {}", status.message());
                 self.metrics.ended(status.code());
+                match status.code() {
+                    // A hub that leaves refuses nobody.
+                    tonic::Code::Unavailable => {}
+                    tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
+                        audit::revocation(&subject, label, status.message());
+                    }
+                    _ => audit::refusal(&subject, label, status.message()),
+                }
                 let parting = async {
                     let _ = sender.send(Err(status)).await;
                     sender.closed().await;
                 };
                 // A peer that does not read the status does not get to keep the connection either.
                 if tokio::time::timeout(STALL, parting).await.is_err() {
-                    self.hangup.hang_up();
+                    hangup.hang_up();
                 }
             }
         }
@@ -230,18 +332,21 @@ impl Shell {
             let message = match messages.message().await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Ended::ByAgent,
-                Err(status) => return unreadable(status).map_or(Ended::Lost, Ended::ByHub),
+                Err(status) => {
+                    return unreadable(status)
+                        .map_or(Ended::Lost, |status| Ended::ByHub("unreadable", status));
+                }
             };
             match self.seat.receive(message, Instant::now()) {
                 Ok(heard) => self.log(heard),
                 Err(rejected) => {
-                    let (label, status) = match &rejected {
-                        Rejected::Fenced(_) => ("fenced", status_of_ending(&Ending::Fenced)),
-                        Rejected::Refused(refused) => (refused.label(), status_of_refused(refused)),
-                        Rejected::Protocol(error) => ("protocol", status_of_protocol(error)),
-                    };
+                    let (label, status) = told(&match rejected {
+                        Rejected::Fenced(_) => Ending::Fenced,
+                        Rejected::Refused(refused) => Ending::Refused(refused),
+                        Rejected::Protocol(error) => Ending::Protocol(error),
+                    });
                     self.metrics.refused(label);
-                    return Ended::ByHub(status);
+                    return Ended::ByHub(label, status);
                 }
             }
         }
@@ -250,7 +355,10 @@ impl Shell {
     async fn write(&self, sender: &mpsc::Sender<Said>) -> Ended {
         loop {
             match self.seat.next(Instant::now()) {
-                Next::End(ending) => return Ended::ByHub(status_of_ending(&ending)),
+                Next::End(ending) => {
+                    let (label, status) = told(&ending);
+                    return Ended::ByHub(label, status);
+                }
                 Next::Wait(until) => tokio::select! {
                     () = self.seat.woken() => {}
                     () = tokio::time::sleep_until(until.into()) => {}
@@ -267,9 +375,17 @@ impl Shell {
     }
 
     fn log(&self, heard: Heard) {
+        let subject = subject(&self.peer, &self.tenant, self.seat.number());
         if let Some(greeting) = heard.greeting {
+            audit::admission(
+                &subject,
+                &format!(
+                    "agent {} in the cluster {}",
+                    greeting.agent_version, greeting.cluster_uid
+                ),
+            );
             info!(
-                remote = %self.remote,
+                remote = %self.peer.remote,
                 agent = greeting.agent_version,
                 cluster = greeting.cluster_uid,
                 "session open"
@@ -284,10 +400,16 @@ impl Shell {
         }
         if let Some(reason) = heard.discarded {
             self.metrics.discarded.inc();
+            audit::refusal(&subject, "message", &reason);
             info!(%reason, "message discarded");
+        }
+        if let Some((absent, total)) = heard.held {
+            let what = format!("{absent} of {total} load balancers are absent, and held");
+            audit::refusal(&subject, "held", &what);
         }
         for line in heard.refused {
             self.metrics.unreadable.inc();
+            audit::refusal(&subject, "resource", &line);
             warn!("resource refused: {line}");
         }
     }
