@@ -266,6 +266,7 @@ fn admissions(directory: &Directory) -> std::collections::BTreeMap<TenantName, A
         suspended: facts.suspended,
         cluster_uid: facts.status.cluster_uid.clone(),
         former_cluster: facts.status.former_cluster_uid.clone(),
+        revoked: facts.revoked.clone(),
         version: facts.version,
     };
     directory

@@ -1,10 +1,11 @@
 //! The shell of a session: moves messages between a tonic stream and the tenant's [`Seat`], which decides everything. One
 //! task reads, another writes; neither ever waits for the other, and whatever ends one ends both and frees the seat.
 
+mod outlet;
+
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -14,7 +15,7 @@ use berth_common::{
 };
 use berth_wire::v1::{self, agent_service_server::AgentService};
 use futures::{Stream, StreamExt as _};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
@@ -23,8 +24,10 @@ use crate::{
     audit,
     listen::Peer,
     metrics::SessionMetrics,
-    tenants::{Ending, Heard, Next, Refused, Rejected, Seat, Tenants},
+    tenants::{Credential, Ending, Heard, Next, Refused, Rejected, Seat, Tenants},
 };
+
+use outlet::{Asked, Outlet};
 
 /// A message that has not left after this long means that the peer reads no more (PITFALLS 17).
 const STALL: Duration = Duration::from_secs(15);
@@ -98,18 +101,23 @@ impl AgentService for Sessions {
             ));
             return Err(self.refused(&peer, "claims_other_tenant", status));
         }
+        let credential = Credential {
+            serial: certificate.serial.clone(),
+            not_before: certificate.not_before,
+        };
+        let expires = certificate.not_after;
         let seat = self
             .tenants
-            .open(&tenant, Instant::now())
+            .open(&tenant, credential, Instant::now())
             .map_err(|refused| self.refused(&peer, refused.label(), status_of_refused(&refused)))?;
         let span = info_span!("session", %tenant, session = seat.number());
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-        let (asks, asked) = watch::channel(true);
+        let (messages, asked) = Outlet::new(receiver);
         let shell = Shell {
             seat: Arc::new(seat),
             metrics: self.metrics.clone(),
             tenant,
-            expires: certificate.not_after,
+            expires,
             peer,
         };
         let stop = self.stop.clone();
@@ -118,72 +126,21 @@ impl AgentService for Sessions {
                 .run(request.into_inner(), sender, asked, stop)
                 .instrument(span),
         );
-        let messages = Outlet {
-            receiver,
-            asks,
-            looked: true,
-        };
         Ok(Response::new(Box::pin(
             messages.map(|said| said.map(|message| *message)),
         )))
     }
 }
 
-/// What the transport takes messages from. It asks for one when it has got rid of the one before: what the peer's window does
-/// not let through keeps it from asking.
-struct Outlet {
-    receiver: mpsc::Receiver<Said>,
-    /// Whether it has asked for a message that there is not yet; told with every question.
-    asks: watch::Sender<bool>,
-    /// With a message in hand the transport looks once whether another can go with it: that is no question.
-    looked: bool,
-}
-
-impl Stream for Outlet {
-    type Item = Said;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Said>> {
-        let next = self.receiver.poll_recv(cx);
-        if next.is_ready() {
-            self.looked = false;
-            self.asks.send_replace(false);
-        } else if self.looked {
-            self.asks.send_replace(true);
-        } else {
-            self.looked = true;
-        }
-        next
-    }
-}
-
-/// Resolves when the transport has had a message for [`STALL`] without asking for the next.
-async fn stalled(mut asked: watch::Receiver<bool>) {
-    loop {
-        let idle = *asked.borrow_and_update();
-        let change = asked.changed();
-        let change = if idle {
-            Ok(change.await)
-        } else {
-            tokio::time::timeout(STALL, change).await
-        };
-        match change {
-            Ok(Ok(())) => {}
-            // The transport has let go of the stream, which others notice.
-            Ok(Err(_)) => return std::future::pending().await,
-            Err(_) => return,
-        }
-    }
-}
-
-/// The tenant that a certificate names, and the certificate.
-fn tenant_of(peer: &Peer) -> Result<(TenantName, PeerCertificate), (&'static str, Status)> {
+/// The tenant that a certificate names.
+fn tenant_of(peer: &Peer) -> Result<(TenantName, &PeerCertificate), (&'static str, Status)> {
     match &peer.identity {
         Err(error) => Err((
             "bad_identity",
             Status::unauthenticated(format!("the client certificate names nobody: {error}")),
         )),
         Ok(certificate) => match &certificate.identity {
-            Identity::Tenant(name) => Ok((name.clone(), certificate.clone())),
+            Identity::Tenant(name) => Ok((name.clone(), certificate)),
             other => Err((
                 "not_a_tenant",
                 Status::permission_denied(format!(
@@ -204,6 +161,7 @@ fn status_of_refused(refused: &Refused) -> Status {
             status
         }
         Refused::Suspended(_) => Status::permission_denied(message),
+        Refused::Revoked { .. } => Status::unauthenticated(message),
         Refused::OtherCluster { .. } => Status::failed_precondition(message),
         Refused::ClusterUnknown { .. } => Status::unavailable(message),
         Refused::Leaving => Status::unavailable(message),
@@ -272,7 +230,7 @@ impl Shell {
         self,
         messages: Streaming<v1::AgentMessage>,
         sender: mpsc::Sender<Said>,
-        asked: watch::Receiver<bool>,
+        asked: Asked,
         stop: CancellationToken,
     ) {
         let _live = self.metrics.live();
@@ -283,7 +241,7 @@ impl Shell {
         let ended = tokio::select! {
             ended = self.read(messages) => ended,
             ended = self.write(&sender) => ended,
-            () = stalled(asked) => Ended::Stalled,
+            () = asked.stalled() => Ended::Stalled,
             () = sender.closed() => Ended::Lost,
             () = stop.cancelled() => Ended::ByHub("leaving", Status::unavailable("this hub is leaving; come back")),
             () = tokio::time::sleep(expired) => {
@@ -388,6 +346,7 @@ impl Shell {
                 remote = %self.peer.remote,
                 agent = greeting.agent_version,
                 cluster = greeting.cluster_uid,
+                serial = self.peer.serial.as_ref().map(tracing::field::display),
                 "session open"
             );
         }

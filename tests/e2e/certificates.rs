@@ -1,10 +1,10 @@
 //! Who may have a session: only a certificate of the hub's CA, with one SAN of the right form, of a tenant that exists and is
 //! not suspended. Tried with the real agent and the real openssl-free way of making certificates, the hub's own CLI.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use berth_lab::{Lab, Seen, eventually, hub::Certificate};
 
-use crate::support::{SOON, get, service};
+use crate::support::{SOON, berth_hub_tenant, get, service};
 
 /// Calls Sync with a certificate by grpcurl, from the hub's node; what it prints.
 async fn sync(lab: &Lab, certificate: &Certificate) -> Result<String> {
@@ -63,13 +63,8 @@ async fn a_suspended_tenant_loses_its_session_and_keeps_what_it_has() -> Result<
     let namespace = tenant.namespace().await?;
     tenant.apply_in(&namespace, &service("web", "")).await?;
     let ip = tenant.await_ip(&namespace, "web").await?;
-    let suspend = async |wanted: bool| {
-        let patch = format!(r#"{{"spec":{{"suspended":{wanted}}}}}"#);
-        lab.management()
-            .kubectl(&["patch", "tenant", "suspended", "--type=merge", "-p", &patch])
-            .await
-    };
-    suspend(true).await?;
+    let said = berth_hub_tenant(&lab, &["suspend", "suspended"]).await?;
+    assert!(said.contains("keeps working"), "{said}");
     tenant
         .agent()
         .await_log("tenant suspended is suspended", SOON)
@@ -81,6 +76,57 @@ async fn a_suspended_tenant_loses_its_session_and_keeps_what_it_has() -> Result<
         &["loadbalancers", "-n", "berth-suspended"],
     )
     .await?;
+    assert_eq!(kept["items"][0]["status"]["addresses"][0], ip.as_str());
+
+    let said = berth_hub_tenant(&lab, &["resume", "suspended"]).await?;
+    assert!(said.contains("is resumed"), "{said}");
+    // The agent was refused and waits for minutes; another start of it does not.
+    tenant.agent().kill().await?;
+    tenant.agent().start().await?;
+    tenant.apply_in(&namespace, &service("next", "")).await?;
+    tenant.await_ip(&namespace, "next").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn hostile_09_a_revoked_certificate_loses_its_session_and_a_new_one_goes_on() -> Result<()> {
+    let lab = Lab::start().await?;
+    let tenant = lab.tenant("stolen").await?;
+    let namespace = tenant.namespace().await?;
+    tenant.apply_in(&namespace, &service("web", "")).await?;
+    let ip = tenant.await_ip(&namespace, "web").await?;
+    let other = lab.hub().tenant_certificate("stolen").await?;
+    let file = tenant.certificate().certificate().display().to_string();
+    let shown = lab.hub().command(&["cert", "show", &file]).await?;
+    let mut lines = shown.lines();
+    let revoked = lines.find_map(|line| line.trim().strip_prefix("serial"));
+    let revoked = revoked.map(|rest| rest.trim_matches(|c: char| !c.is_ascii_hexdigit()));
+    let revoked = revoked.with_context(|| format!("no serial number in {shown}"))?;
+    let said = berth_hub_tenant(&lab, &["revoke", "stolen", "--serial", revoked]).await?;
+    assert!(said.contains("a session with it ends now"), "{said}");
+    tenant
+        .agent()
+        .await_log("is refused: it was revoked by its serial number", SOON)
+        .await?;
+    let said = sync(&lab, tenant.certificate()).await?;
+    assert!(said.contains("Unauthenticated"), "{said}");
+    assert!(refusals(&lab, "berth_sessions_refused_total", "revoked").await? > 0.0);
+    // Another certificate of the same tenant is another matter: it is refused for its cluster, which grpcurl invents.
+    let said = sync(&lab, &other).await?;
+    assert!(said.contains("FailedPrecondition"), "{said}");
+
+    let said = berth_hub_tenant(&lab, &["revoke", "stolen"]).await?;
+    assert!(said.contains("every certificate of stolen"), "{said}");
+    let refused = eventually(SOON, "the other is refused as well", || async {
+        let said = sync(&lab, &other).await.map_err(|e| Seen(e.to_string()))?;
+        match said.contains("Unauthenticated") {
+            true => Ok(said),
+            false => Err(Seen(said)),
+        }
+    });
+    let said = refused.await?;
+    assert!(said.contains("all that are valid from before"), "{said}");
+    let kept = get(lab.management(), &["loadbalancers", "-n", "berth-stolen"]).await?;
     assert_eq!(kept["items"][0]["status"]["addresses"][0], ip.as_str());
     Ok(())
 }

@@ -6,19 +6,10 @@ use std::time::Duration;
 use anyhow::Result;
 use berth_lab::{Lab, Seen, Tenant, eventually};
 
-use crate::support::{SOON, get, service, tenant};
+use crate::support::{SOON, berth_hub_tenant, get, service, tenant};
 
 /// The grace of what is absent, and some time.
 const GRACE: Duration = Duration::from_secs(120);
-
-/// Runs `berth-hub tenant` as the operator.
-async fn berth_hub_tenant(lab: &Lab, arguments: &[&str]) -> Result<String> {
-    let kubeconfig = lab.management().kubeconfig_inside().display().to_string();
-    let mut all = vec!["tenant"];
-    all.extend(arguments);
-    all.extend(["--kubeconfig", &kubeconfig]);
-    Ok(lab.hub().command(&all).await?)
-}
 
 async fn load_balancers(lab: &Lab, tenant: &str) -> Result<usize> {
     let home = format!("berth-{tenant}");

@@ -29,6 +29,15 @@ pub(crate) async fn tenant(lab: &Lab, name: &str) -> Result<(Tenant, String)> {
     Ok((tenant, namespace))
 }
 
+/// Runs `berth-hub tenant` as the operator.
+pub(crate) async fn berth_hub_tenant(lab: &Lab, arguments: &[&str]) -> Result<String> {
+    let kubeconfig = lab.management().kubeconfig_inside().display().to_string();
+    let mut all = vec!["tenant"];
+    all.extend(arguments);
+    all.extend(["--kubeconfig", &kubeconfig]);
+    Ok(lab.hub().command(&all).await?)
+}
+
 /// An object as JSON, or null where there is none.
 pub(crate) async fn get(cluster: &Cluster, arguments: &[&str]) -> Result<Value> {
     let mut argv = vec!["get", "--ignore-not-found", "-o", "json"];

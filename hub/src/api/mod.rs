@@ -19,7 +19,9 @@ pub use load_balancer::{
     Family, LoadBalancer, LoadBalancerPort, LoadBalancerSpec, LoadBalancerStatus, PortProtocol,
     Source, TrafficPolicy,
 };
-pub use tenant::{HealthCheck, HealthMode, ReclaimPolicy, Tenant, TenantSpec, TenantStatus};
+pub use tenant::{
+    Credentials, HealthCheck, HealthMode, ReclaimPolicy, Tenant, TenantSpec, TenantStatus,
+};
 
 /// The API group.
 pub const GROUP: &str = "berth.dev";

@@ -1,6 +1,6 @@
 //! `Tenant`: the admission of one cluster, and what it may have. Written by the operator; the status by the hub.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,6 +33,9 @@ pub struct TenantSpec {
     /// Shuts the tenant out: no session, no changes. What it has stays as it is.
     #[serde(default)]
     pub suspended: bool,
+    /// Which of the tenant's certificates are good no more. A session with one of them ends within a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Credentials>,
     /// The MetalLB pool (`IPAddressPool`) that new load balancers get their addresses from; without it MetalLB chooses
     /// among its pools. Addresses already given are not affected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,6 +71,25 @@ pub struct TenantSpec {
     #[x_kube(validation = Rule::new("self.?timeoutMilliseconds.orValue(500) <= self.?intervalMilliseconds.orValue(1000)")
         .message("a probe ends before the next begins: timeoutMilliseconds (500) is at most intervalMilliseconds (1000)"))]
     pub health_check: Option<HealthCheck>,
+}
+
+/// What of a tenant's certificates the operator has revoked. `berth-hub tenant revoke` writes it.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Credentials {
+    /// Certificates that are valid from an earlier time than this (their own `notBefore`) are refused, whoever made them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
+    /// The serial numbers of certificates that are refused, in hexadecimal.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(
+        length(max = 1000),
+        inner(
+            length(max = 59),
+            regex(pattern = "^[0-9A-Fa-f]{2}(:?[0-9A-Fa-f]{2})*$")
+        )
+    )]
+    pub revoked_serials: Vec<String>,
 }
 
 /// What becomes of an address.

@@ -37,6 +37,12 @@ pub enum CliError {
         /// Why not.
         source: Box<kube::Error>,
     },
+    /// The API server dropped what it was told: its schema does not have it.
+    #[error(
+        "nothing was done: the cluster's Tenant CRD is of an earlier release and does not know {0}; \
+         first run: berth-hub crds | kubectl apply --server-side -f -"
+    )]
+    OldSchema(&'static str),
     /// The hub could not start, or could not go on.
     #[error("{0:#}")]
     Service(anyhow::Error),
@@ -58,6 +64,7 @@ impl CliError {
             | Self::Ca(CaError::Policy(_)) => 2,
             Self::Ca(_)
             | Self::NoTenant(_)
+            | Self::OldSchema(_)
             | Self::Cluster { .. }
             | Self::Service(_)
             | Self::Tls(_)

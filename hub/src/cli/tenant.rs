@@ -4,6 +4,8 @@
 mod list;
 mod rebind;
 mod release;
+mod revoke;
+mod suspend;
 
 use std::process::ExitCode;
 
@@ -49,6 +51,21 @@ pub enum TenantCommand {
     ///
     /// It sets the annotation berth.dev/release-held=true on the Tenant, which the hub takes away as it takes it.
     ReleaseHeld(release::ReleaseArgs),
+    /// Shut a tenant out: its session ends, and what it has stays as it is
+    ///
+    /// Its load balancers keep their addresses and their traffic, with the nodes as they were last known. Nothing of it changes until
+    /// `berth-hub tenant resume NAME`. It sets `spec.suspended`.
+    Suspend(suspend::SuspendArgs),
+    /// Let a suspended tenant in again
+    Resume(suspend::SuspendArgs),
+    /// Make certificates of a tenant good for nothing, for example because a key was stolen
+    ///
+    /// Without --serial, all that the tenant has until now. A session with a revoked certificate ends within a second, on every replica of
+    /// the hub, and the certificate is refused from then on. The tenant's load balancers stay as they are; its agent needs a new
+    /// certificate. It writes `spec.credentials` of the Tenant.
+    ///
+    /// The serial number of a certificate: `berth-hub cert show FILE`. That of each session is in the hub's log.
+    Revoke(revoke::RevokeArgs),
 }
 
 pub(super) async fn run(
@@ -59,6 +76,9 @@ pub(super) async fn run(
         TenantCommand::List(arguments) => list::run(arguments, console).await,
         TenantCommand::Rebind(arguments) => rebind::run(arguments, console).await,
         TenantCommand::ReleaseHeld(arguments) => release::run(arguments, console).await,
+        TenantCommand::Suspend(arguments) => suspend::run(arguments, true, console).await,
+        TenantCommand::Resume(arguments) => suspend::run(arguments, false, console).await,
+        TenantCommand::Revoke(arguments) => revoke::run(arguments, console).await,
     }
 }
 

@@ -22,7 +22,7 @@ use super::*;
 use crate::{
     api::{Tenant, TenantSpec},
     objects::Kind,
-    tenants::{Admission, Marks, Next, Rejected, Seat, Tenants},
+    tenants::{Admission, Credential, Marks, Next, Rejected, Seat, Tenants},
 };
 
 struct Ignored;
@@ -54,7 +54,9 @@ fn session(tenants: &Arc<Tenants>, port: u16) -> (AgentSession, Seat) {
         addresses: [[10, 0, 0, 1].into()].into(),
     };
     agent.upsert(Key::Node(NodeName("n".into())), Body::Node(node));
-    let seat = tenants.open(&acme(), Instant::now()).unwrap();
+    let seat = tenants
+        .open(&acme(), Credential::default(), Instant::now())
+        .unwrap();
     agent.connected(Instant::now());
     talk(&mut agent, &seat).unwrap();
     (agent, seat)

@@ -12,11 +12,12 @@ use kube::api::ObjectMeta;
 use tokio::sync::watch;
 
 use crate::{
-    api::{ReclaimPolicy, Tenant, TenantStatus},
+    api::{Credentials, ReclaimPolicy, Tenant, TenantStatus},
     health,
     objects::RELEASE_HELD,
     plan::{Allocator, Policy},
     standing::Records,
+    tenants::Revocations,
 };
 
 /// What a Tenant object says.
@@ -28,6 +29,8 @@ pub struct TenantFacts {
     pub version: u64,
     /// Shut out by the operator.
     pub suspended: bool,
+    /// Which of its certificates are good no more.
+    pub revoked: Arc<Revocations>,
     /// The operator asks that what the brake holds may go.
     pub release_held: bool,
     /// The pool of new load balancers.
@@ -68,6 +71,7 @@ impl TenantFacts {
             uid: tenant.metadata.uid?,
             version,
             suspended: tenant.spec.suspended,
+            revoked: Arc::new(revocations(tenant.spec.credentials.unwrap_or_default())),
             release_held: annotations
                 .get(RELEASE_HELD)
                 .is_some_and(|value| value == "true"),
@@ -98,10 +102,20 @@ impl TenantFacts {
         let policy = |facts: &Self| Self {
             version: 0,
             release_held: false,
+            revoked: Arc::default(),
             status: TenantStatus::default(),
             ..facts.clone()
         };
         policy(self) == policy(other)
+    }
+}
+
+/// The schema lets only serial numbers in; what got in otherwise names no certificate.
+fn revocations(credentials: Credentials) -> Revocations {
+    let serials = credentials.revoked_serials.iter();
+    Revocations {
+        not_before: credentials.not_before.map(|time| time.0.into()),
+        serials: serials.filter_map(|serial| serial.parse().ok()).collect(),
     }
 }
 

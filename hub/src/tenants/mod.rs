@@ -2,6 +2,7 @@
 //! older one still tries comes back as [`Fenced`] and changes nothing. Sessions put states in, the executor takes wishes
 //! out and puts answers in, and neither waits for the other: every call here holds one tenant's lock for microseconds.
 
+mod credential;
 mod seat;
 #[cfg(test)]
 mod tests;
@@ -17,7 +18,7 @@ use std::{
 };
 
 use berth_common::{
-    identity::TenantName,
+    identity::{Serial, TenantName},
     model::{Answer, Generation, Service, ServiceKey},
     session::{
         ProtocolError,
@@ -28,6 +29,7 @@ use berth_common::{
 };
 use berth_wire::v1;
 
+pub use credential::{Credential, Revocations, Revoked};
 use seat::State;
 pub use seat::{Ending, Next, Seat};
 pub use turns::TurnGauges;
@@ -46,6 +48,8 @@ pub struct Admission {
     /// The cluster that held the identity until an operator cleared the binding: it is let in while nobody else holds the
     /// identity, and does not take it again.
     pub former_cluster: Option<String>,
+    /// Certificates of the tenant that are not good any more.
+    pub revoked: Arc<Revocations>,
     /// Which version of the object says so.
     pub version: u64,
 }
@@ -63,6 +67,18 @@ pub enum Refused {
         "tenant {0} is suspended: its load balancers stay as they are until an operator resumes it"
     )]
     Suspended(TenantName),
+    /// The `Tenant` object says that this certificate is good no more.
+    #[error(
+        "the certificate {serial} of tenant {tenant} is refused: {why}; an operator gives this cluster a new one"
+    )]
+    Revoked {
+        /// Whose it is.
+        tenant: TenantName,
+        /// Its serial number.
+        serial: Serial,
+        /// What the operator has said.
+        why: Revoked,
+    },
     /// Another cluster came first.
     #[error(
         "identity {tenant} already belongs to the cluster with UID {bound}; this one is {other}: \
@@ -99,6 +115,7 @@ impl Refused {
         match self {
             Self::Unknown(_) => "unknown_tenant",
             Self::Suspended(_) => "suspended",
+            Self::Revoked { .. } => "revoked",
             Self::OtherCluster { .. } => "other_cluster",
             Self::ClusterUnknown { .. } => "unknown_cluster",
             Self::Leaving => "leaving",
@@ -208,12 +225,9 @@ impl Tenants {
         }
         for (name, state) in read(&self.tenants).iter() {
             let mut state = lock(state);
-            match admissions.get(name) {
-                None => state.end(Ending::Refused(Refused::Unknown(name.clone()))),
-                Some(a) if a.suspended => {
-                    state.end(Ending::Refused(Refused::Suspended(name.clone())));
-                }
-                Some(admission) => state.rebind(name, admission),
+            match may_be(name, admissions.get(name), state.credential()) {
+                Err(refused) => state.end(Ending::Refused(refused)),
+                Ok(admission) => state.rebind(name, admission),
             }
         }
         self.changed.notify_waiters();
@@ -229,25 +243,27 @@ impl Tenants {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a tenant may have a session at all.
-    pub fn check(&self, tenant: &TenantName) -> Result<(), Refused> {
+    /// Whether a tenant may have a session with that certificate at all.
+    pub fn check(&self, tenant: &TenantName, credential: &Credential) -> Result<(), Refused> {
         if self.leaving.load(Ordering::Relaxed) {
             return Err(Refused::Leaving);
         }
-        match read(&self.admissions).get(tenant) {
-            None => Err(Refused::Unknown(tenant.clone())),
-            Some(a) if a.suspended => Err(Refused::Suspended(tenant.clone())),
-            Some(_) => Ok(()),
-        }
+        may_be(tenant, read(&self.admissions).get(tenant), Some(credential)).map(drop)
     }
 
     /// A stream of a tenant is up. It has a number, and nothing else until its Hello was accepted.
-    pub fn open(self: &Arc<Self>, tenant: &TenantName, now: Instant) -> Result<Seat, Refused> {
-        self.check(tenant)?;
+    pub fn open(
+        self: &Arc<Self>,
+        tenant: &TenantName,
+        credential: Credential,
+        now: Instant,
+    ) -> Result<Seat, Refused> {
+        self.check(tenant, &credential)?;
         let number = self.next_session.fetch_add(1, Ordering::Relaxed);
         Ok(Seat::new(
             self.clone(),
             tenant.clone(),
+            credential,
             self.state(tenant),
             number,
             self.limits,
@@ -505,6 +521,28 @@ pub struct Heard {
     pub refused: Vec<String>,
     /// So many load balancers are absent now that the brake holds them, and it did not before: how many, of how many.
     pub held: Option<(usize, usize)>,
+}
+
+/// Whether a tenant of which its object says this may have a session, with that certificate where there is one.
+fn may_be<'a>(
+    tenant: &TenantName,
+    admission: Option<&'a Admission>,
+    credential: Option<&Credential>,
+) -> Result<&'a Admission, Refused> {
+    let admission = admission.ok_or_else(|| Refused::Unknown(tenant.clone()))?;
+    if admission.suspended {
+        return Err(Refused::Suspended(tenant.clone()));
+    }
+    if let Some(credential) = credential
+        && let Some(why) = admission.revoked.revoke(credential)
+    {
+        return Err(Refused::Revoked {
+            tenant: tenant.clone(),
+            serial: credential.serial.clone(),
+            why,
+        });
+    }
+    Ok(admission)
 }
 
 fn refused_lines(

@@ -21,7 +21,8 @@ use berth_wire::v1;
 use tokio::sync::Notify;
 
 use super::{
-    Admission, Fenced, Heard, Refused, Rejected, Standing, Tenants, lock, mark, refused_lines,
+    Admission, Credential, Fenced, Heard, Refused, Rejected, Standing, Tenants, lock, mark,
+    refused_lines,
 };
 use crate::plan::brake;
 
@@ -64,6 +65,7 @@ pub(super) struct State {
 
 struct Live {
     session: HubSession,
+    credential: Credential,
     /// Empty while the agent does not know it.
     cluster_uid: String,
     /// The identity becomes this cluster's with this session. None where it is the cluster's already, or was taken from it.
@@ -87,6 +89,11 @@ impl State {
 
     fn present(&self) -> Option<&Live> {
         self.live.as_ref().filter(|live| live.ending.is_none())
+    }
+
+    /// The certificate of the live session.
+    pub(super) fn credential(&self) -> Option<&Credential> {
+        self.present().map(|live| &live.credential)
     }
 
     /// The cluster of the live session, where it is known.
@@ -258,6 +265,7 @@ impl State {
 pub struct Seat {
     tenants: Arc<Tenants>,
     tenant: TenantName,
+    credential: Credential,
     state: Arc<Mutex<State>>,
     number: u64,
     /// Before Hello was accepted the session is not the tenant's: a stranger that fails does not disturb the live one.
@@ -270,6 +278,7 @@ impl Seat {
     pub(super) fn new(
         tenants: Arc<Tenants>,
         tenant: TenantName,
+        credential: Credential,
         state: Arc<Mutex<State>>,
         number: u64,
         limits: Limits,
@@ -281,6 +290,7 @@ impl Seat {
             deadline: now + HEARTBEAT,
             tenants,
             tenant,
+            credential,
             state,
             number,
             candidate: Mutex::new(Some(session)),
@@ -376,7 +386,7 @@ impl Seat {
         let greeting = taken
             .greeting
             .ok_or(ProtocolError::OutOfTurn("a message before Hello"))?;
-        self.tenants.check(&self.tenant)?;
+        self.tenants.check(&self.tenant, &self.credential)?;
         let claims = self.tenants.accept(&self.tenant, &greeting, state)?;
         // Also when the newer session has gone again: a Hello may come late.
         if state.newest > self.number {
@@ -392,6 +402,7 @@ impl Seat {
         let older = state.live.as_ref().map(|live| live.session.number());
         state.live = Some(Live {
             session,
+            credential: self.credential.clone(),
             cluster_uid: greeting.cluster_uid.clone(),
             claim: claims.then_some(Claim::Open),
             ending: None,

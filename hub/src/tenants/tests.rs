@@ -7,7 +7,7 @@ use std::{
 };
 
 use berth_common::{
-    identity::TenantName,
+    identity::{Serial, TenantName},
     model::{
         Answer, Body, Ingress, IpFamily, Key, Outcome, Port, Protocol, Service, ServiceKey,
         TrafficPolicy,
@@ -19,7 +19,10 @@ use berth_common::{
     },
 };
 
-use super::{Admission, Ending, Marks, Next, Refused, Rejected, Seat, Standing, Tenants};
+use super::{
+    Admission, Credential, Ending, Marks, Next, Refused, Rejected, Revocations, Seat, Standing,
+    Tenants,
+};
 
 mod binding;
 mod brake;
@@ -104,7 +107,9 @@ fn talk(agent: &mut AgentSession, seat: &Seat) -> Result<Vec<Event>, Rejected> {
 }
 
 fn connect(tenants: &Arc<Tenants>, agent: &mut AgentSession) -> Seat {
-    let seat = tenants.open(&acme(), Instant::now()).unwrap();
+    let seat = tenants
+        .open(&acme(), Credential::default(), Instant::now())
+        .unwrap();
     agent.disconnected();
     agent.connected(Instant::now());
     seat
@@ -144,7 +149,9 @@ fn a_stream_that_never_says_hello_does_not_disturb_the_live_session() {
     let mut agent = agent("c");
     let first = connect(&tenants, &mut agent);
     talk(&mut agent, &first).unwrap();
-    let stranger = tenants.open(&acme(), Instant::now()).unwrap();
+    let stranger = tenants
+        .open(&acme(), Credential::default(), Instant::now())
+        .unwrap();
     drop(stranger);
     talk(&mut agent, &first).unwrap();
     assert_eq!(tenants.live(), 1);
@@ -180,7 +187,7 @@ fn hostile_24_a_second_cluster_under_one_identity_is_refused_and_the_first_goes_
 fn a_tenant_that_is_unknown_or_suspended_has_no_session_and_loses_the_one_it_has() {
     let (tenants, _) = hub(&[]);
     assert!(matches!(
-        tenants.open(&acme(), Instant::now()),
+        tenants.open(&acme(), Credential::default(), Instant::now()),
         Err(Refused::Unknown(_))
     ));
     tenants.admit(BTreeMap::from([(acme(), Admission::default())]));
@@ -198,6 +205,50 @@ fn a_tenant_that_is_unknown_or_suspended_has_no_session_and_loses_the_one_it_has
         seat.next(Instant::now()),
         Next::End(Ending::Refused(Refused::Suspended(_)))
     ));
+}
+
+#[test]
+fn hostile_09_a_revoked_certificate_loses_its_session_and_gets_no_other() {
+    let certificate = |serial: u8| Credential {
+        serial: Serial::from_bytes(&[serial]),
+        ..Credential::default()
+    };
+    let revoked = |serials: &[u8]| Admission {
+        revoked: Arc::new(Revocations {
+            serials: serials.iter().map(|s| Serial::from_bytes(&[*s])).collect(),
+            ..Revocations::default()
+        }),
+        ..Admission::default()
+    };
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let now = Instant::now();
+    let mut agent = agent("c");
+    let seat = tenants.open(&acme(), certificate(7), now).unwrap();
+    agent.connected(now);
+    talk(&mut agent, &seat).unwrap();
+    let waiting = tenants.open(&acme(), certificate(7), now).unwrap();
+
+    tenants.admit([(acme(), revoked(&[8]))].into());
+    assert_eq!(tenants.live(), 1, "another's");
+    tenants.admit([(acme(), revoked(&[7]))].into());
+    assert!(matches!(
+        seat.next(now),
+        Next::End(Ending::Refused(Refused::Revoked { .. }))
+    ));
+    assert!(matches!(
+        tenants.open(&acme(), certificate(7), now),
+        Err(Refused::Revoked { .. })
+    ));
+    agent.disconnected();
+    agent.connected(now);
+    assert!(
+        matches!(
+            talk(&mut agent, &waiting),
+            Err(Rejected::Refused(Refused::Revoked { .. }))
+        ),
+        "a stream that was open and had not greeted"
+    );
+    assert!(tenants.open(&acme(), certificate(9), now).is_ok());
 }
 
 #[test]
@@ -369,7 +420,9 @@ fn newcomer(tenants: &Arc<Tenants>, name: &str) -> (AgentSession, Seat) {
     let mut agent = agent(name);
     agent.upsert(Key::Service(ServiceKey::new("default", "a")), service());
     let tenant = TenantName::parse(name).unwrap();
-    let seat = tenants.open(&tenant, Instant::now()).unwrap();
+    let seat = tenants
+        .open(&tenant, Credential::default(), Instant::now())
+        .unwrap();
     agent.connected(Instant::now());
     (agent, seat)
 }

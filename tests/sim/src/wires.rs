@@ -12,7 +12,7 @@ use berth_common::{
 };
 use berth_hub::{
     objects::Id,
-    tenants::{Ending, Next, Rejected},
+    tenants::{Credential, Ending, Next, Rejected},
 };
 use berth_wire::v1::{self, agent_message::Body as Up, change::Change, hub_message::Body as Down};
 
@@ -39,7 +39,7 @@ impl World {
             return;
         }
         let name = &self.tenants[usize::from(agent.tenant)].name;
-        let seat = ready.map(|hub| hub.tenants.open(name, self.now));
+        let seat = ready.map(|hub| hub.tenants.open(name, Credential::default(), self.now));
         let Some(Ok(seat)) = seat else {
             let delay = agent.delay(Cause::Lost, self.now, &mut self.net);
             self.after(delay, Event::Dial(id));

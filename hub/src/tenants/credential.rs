@@ -1,0 +1,110 @@
+//! Which of a tenant's certificates are still good: what the operator has revoked, and what a session showed. Pure.
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, SystemTime},
+};
+
+use berth_common::{identity::Serial, tls::format_time};
+
+/// What a session's certificate says, as far as revocation asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Its serial number.
+    pub serial: Serial,
+    /// From when on it is valid.
+    pub not_before: SystemTime,
+}
+
+/// A certificate of which nothing is known: every `notBefore` revokes it.
+impl Default for Credential {
+    fn default() -> Self {
+        Self {
+            serial: Serial::from_bytes(&[]),
+            not_before: SystemTime::UNIX_EPOCH,
+        }
+    }
+}
+
+/// What the `Tenant` object says of certificates (`spec.credentials`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Revocations {
+    /// Certificates that are valid from an earlier time are refused.
+    pub not_before: Option<SystemTime>,
+    /// So are these.
+    pub serials: BTreeSet<Serial>,
+}
+
+/// Why a certificate is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Revoked {
+    /// By its serial number.
+    #[error("it was revoked by its serial number")]
+    Serial,
+    /// By its time.
+    #[error("all that are valid from before {} were revoked", format_time(*.0))]
+    Earlier(SystemTime),
+}
+
+impl Revocations {
+    /// Whether that certificate is refused, and why. Certificates tell whole seconds, so a time is taken as its second.
+    pub fn revoke(&self, certificate: &Credential) -> Option<Revoked> {
+        if self.serials.contains(&certificate.serial) {
+            return Some(Revoked::Serial);
+        }
+        let limit = whole_second(self.not_before?);
+        (certificate.not_before < limit).then_some(Revoked::Earlier(limit))
+    }
+}
+
+fn whole_second(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.unwrap_or_default().as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_millis(millis)
+    }
+
+    fn certificate(serial: u8, from: u64) -> Credential {
+        Credential {
+            serial: Serial::from_bytes(&[serial]),
+            not_before: at(from),
+        }
+    }
+
+    #[test]
+    fn hostile_09_a_certificate_is_revoked_by_its_serial_or_by_its_time() {
+        let none = Revocations::default();
+        assert_eq!(none.revoke(&certificate(7, 0)), None);
+
+        let one = Revocations {
+            serials: [Serial::from_bytes(&[0, 7])].into(),
+            ..Revocations::default()
+        };
+        assert_eq!(one.revoke(&certificate(7, 9_000)), Some(Revoked::Serial));
+        assert_eq!(one.revoke(&certificate(8, 0)), None);
+
+        let earlier = Revocations {
+            not_before: Some(at(5_999)),
+            ..Revocations::default()
+        };
+        assert_eq!(
+            earlier.revoke(&certificate(7, 4_000)),
+            Some(Revoked::Earlier(at(5_000)))
+        );
+        assert_eq!(
+            earlier.revoke(&certificate(7, 5_000)),
+            None,
+            "of the very second"
+        );
+        assert_eq!(
+            earlier.revoke(&Credential::default()),
+            Some(Revoked::Earlier(at(5_000)))
+        );
+    }
+}
