@@ -75,3 +75,53 @@ impl Asked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use berth_wire::v1;
+    use futures::{StreamExt as _, poll};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A transport that has taken one message, and has looked whether another goes with it.
+    async fn with_one_in_hand() -> (mpsc::Sender<Said>, Outlet, Asked) {
+        let (sender, receiver) = mpsc::channel(4);
+        let (mut outlet, asked) = Outlet::new(receiver);
+        assert!(poll!(outlet.next()).is_pending());
+        sender
+            .send(Ok(Box::new(v1::HubMessage::default())))
+            .await
+            .unwrap();
+        assert!(poll!(outlet.next()).is_ready());
+        assert!(poll!(outlet.next()).is_pending());
+        (sender, outlet, asked)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hostile_17_a_message_that_stays_in_hand_is_a_stall() {
+        let (_sender, _outlet, asked) = with_one_in_hand().await;
+        let began = Instant::now();
+        asked.stalled().await;
+        assert_eq!(began.elapsed(), STALL);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_transport_that_asks_for_more_may_wait_for_ever() {
+        let (sender, mut outlet, asked) = with_one_in_hand().await;
+        assert!(poll!(outlet.next()).is_pending());
+        let hour = Duration::from_secs(3_600);
+        assert!(timeout(hour, asked.stalled()).await.is_err());
+        drop(sender);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_was_let_go_is_no_stall() {
+        let (_sender, outlet, asked) = with_one_in_hand().await;
+        drop(outlet);
+        let hour = Duration::from_secs(3_600);
+        assert!(timeout(hour, asked.stalled()).await.is_err());
+    }
+}

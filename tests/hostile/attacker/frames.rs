@@ -65,9 +65,11 @@ impl Http2 {
         Self { reader, writer }
     }
 
+    /// Sends. A hub that has had enough is noticed where its last words are awaited.
     pub(crate) async fn send(&mut self, bytes: &[u8]) {
-        self.writer.write_all(bytes).await.unwrap();
-        self.writer.flush().await.unwrap();
+        if self.writer.write_all(bytes).await.is_ok() {
+            let _ = self.writer.flush().await;
+        }
     }
 
     /// The next frame; none once the other side has closed.
