@@ -48,19 +48,24 @@ pub trait Shaped {
 
 include!(concat!(env!("OUT_DIR"), "/berth.v1.shapes.rs"));
 
-/// A message of too many elements, or one whose elements cannot be told.
+/// Why a message is not decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooHeavy;
+pub enum Unread {
+    /// It has too many elements.
+    TooHeavy,
+    /// It has a group, whose elements cannot be told.
+    Group,
+}
 
 /// Whether a message's elements take no more than [`ELEMENT_BYTES`] once decoded. What cannot be read is weighed up to where
 /// it breaks, for decoding ends there as well.
-pub fn weigh<M: Shaped>(bytes: &[u8]) -> Result<(), TooHeavy> {
+pub fn weigh<M: Shaped>(bytes: &[u8]) -> Result<(), Unread> {
     let mut left = ELEMENT_BYTES;
     walk(M::SHAPE, bytes, &mut left).map(|_| ())
 }
 
 /// None: the bytes broke off.
-fn walk(shape: &Shape, mut bytes: &[u8], left: &mut usize) -> Result<Option<()>, TooHeavy> {
+fn walk(shape: &Shape, mut bytes: &[u8], left: &mut usize) -> Result<Option<()>, Unread> {
     while !bytes.is_empty() {
         let Ok(tag) = decode_varint(&mut bytes) else {
             return Ok(None);
@@ -109,7 +114,7 @@ fn walk(shape: &Shape, mut bytes: &[u8], left: &mut usize) -> Result<Option<()>,
             }
             // Groups: nobody who speaks proto3 writes them. Decoding would skip what they enclose unread, whatever it is, and
             // the scales would take it for the message's own.
-            3 | 4 => return Err(TooHeavy),
+            3 | 4 => return Err(Unread::Group),
             _ => return Ok(None),
         };
         match bytes.get(skipped..) {
@@ -120,8 +125,8 @@ fn walk(shape: &Shape, mut bytes: &[u8], left: &mut usize) -> Result<Option<()>,
     Ok(Some(()))
 }
 
-fn take(left: &mut usize, amount: usize) -> Result<(), TooHeavy> {
-    *left = left.checked_sub(amount).ok_or(TooHeavy)?;
+fn take(left: &mut usize, amount: usize) -> Result<(), Unread> {
+    *left = left.checked_sub(amount).ok_or(Unread::TooHeavy)?;
     Ok(())
 }
 
@@ -189,10 +194,13 @@ impl<U: Message + Default + Shaped> Decoder for WeighedDecoder<U> {
         // Whole and in one piece already: nothing is copied.
         let bytes = buf.copy_to_bytes(buf.remaining());
         self.large = (bytes.len() > LARGE).then(|| bytes.clone());
-        weigh::<U>(&bytes).map_err(|TooHeavy| {
-            Status::resource_exhausted("a message of more elements than are read at once")
-        })?;
         // INTERNAL is what gRPC prescribes for a message that cannot be parsed.
+        weigh::<U>(&bytes).map_err(|unread| match unread {
+            Unread::TooHeavy => {
+                Status::resource_exhausted("a message of more elements than are read at once")
+            }
+            Unread::Group => Status::internal("a message with a group, which proto3 does not have"),
+        })?;
         let message = U::decode(bytes).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Some(message))
     }

@@ -6,6 +6,6 @@ mod log;
 mod metrics;
 
 pub use log::{
-    InitError, LOG_FILTER, LOG_FORMAT, LogFilter, LogFormat, LogSettings, init, subscriber,
+    AUDIT, InitError, LOG_FILTER, LOG_FORMAT, LogFilter, LogFormat, LogSettings, init, subscriber,
 };
 pub use metrics::{Metrics, OPENMETRICS, latency_buckets};

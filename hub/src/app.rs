@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    audit,
     cli::KubeArgs,
     execute::{Desires, Executor, PER_TENANT, WriteMetrics},
     health::{self, Health, Verdicts, metrics::HealthMetrics},
@@ -71,6 +72,7 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     let mut metrics = Metrics::new("hub", env!("CARGO_PKG_VERSION"));
     let listening = ListenMetrics::register(metrics.registry_mut());
     let (sessions, writes) = (SessionMetrics::default(), WriteMetrics::default());
+    audit::register(metrics.registry_mut());
     sessions.register(metrics.registry_mut());
     tenants.turn_gauges().register(metrics.registry_mut());
     writes.register(metrics.registry_mut());
@@ -80,6 +82,7 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         .register_collector(Box::new(AbsentLoadBalancers(tenants.clone())));
     let admin = AdminServer::bind(settings.admin_listen, Arc::new(metrics), ready.clone()).await?;
     tasks.spawn(admin.serve(stop.clone()));
+    tasks.spawn(audit::keep(stop.clone()));
 
     tasks.spawn(observe::run(
         client.clone(),

@@ -4,6 +4,7 @@
 
 mod accepted;
 mod budget;
+mod frames;
 mod metrics;
 mod refusal;
 mod slots;
@@ -40,7 +41,10 @@ pub use metrics::ListenMetrics;
 pub use refusal::Refusal;
 
 use budget::LineBudget;
-use slots::{Slot, Slots, address_key};
+pub(crate) use slots::address_key;
+use slots::{Slot, Slots};
+
+use crate::audit;
 
 /// Accepted connections that wait for the gRPC server. It takes them at once, so a few are enough.
 const ACCEPTED_QUEUE: usize = 64;
@@ -215,8 +219,7 @@ impl Door {
             .per_identity
             .take(identity)
             .ok_or(Refusal::TooManyConnections)?;
-        let open = self.metrics.count_open();
-        Ok(Accepted::new(stream, peer, slot, open))
+        Ok(Accepted::new(stream, peer, slot, self.metrics.clone()))
     }
 
     fn peer(&self, stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Result<Peer, Refusal> {
@@ -248,6 +251,11 @@ impl Door {
             debug!(%remote, reason = refusal.reason(), "connection ended in the handshake: {refusal}");
             return;
         }
+        audit::refusal(
+            &audit::Subject::peer(remote),
+            refusal.reason(),
+            &refusal.to_string(),
+        );
         if let Some(unsaid) = self.lines.spend(Instant::now()) {
             warn!(%remote, reason = refusal.reason(), unsaid, "connection refused: {refusal}");
         }

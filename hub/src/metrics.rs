@@ -31,6 +31,7 @@ struct CodeLabel {
 pub struct SessionMetrics {
     live: Gauge,
     refused: Family<ReasonLabel, Counter>,
+    calls_refused: Family<CodeLabel, Counter>,
     ended: Family<CodeLabel, Counter>,
     /// Messages that were read and not taken: repetitions, broken snapshots.
     pub discarded: Counter,
@@ -50,6 +51,11 @@ impl SessionMetrics {
             "berth_sessions_refused",
             "Sessions that were refused, by reason",
             self.refused.clone(),
+        );
+        registry.register(
+            "berth_calls_refused",
+            "Calls that were refused before a message of theirs was read, by gRPC code: of sessions and of all others",
+            self.calls_refused.clone(),
         );
         registry.register(
             "berth_sessions_ended",
@@ -77,6 +83,12 @@ impl SessionMetrics {
     /// Counts a refusal.
     pub fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    /// Counts a call that was refused.
+    pub fn call_refused(&self, code: tonic::Code) {
+        let code = format!("{code:?}");
+        self.calls_refused.get_or_create(&CodeLabel { code }).inc();
     }
 
     /// Counts an end.

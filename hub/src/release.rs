@@ -19,6 +19,7 @@ use tracing::{info, warn};
 
 use crate::{
     api::{Tenant, TenantStatus},
+    audit,
     objects::{FIELD_MANAGER, RELEASE_HELD},
     observe::{Directory, version},
     tenants::{Standing, Tenants},
@@ -104,6 +105,8 @@ async fn take(api: &Api<Tenant>, tenants: &Tenants, name: &TenantName) -> kube::
         info!(tenant = %name, "the operator releases what is held, but nothing is");
     } else {
         let load_balancers = tenants.release(name, held);
+        let what = format!("{load_balancers} held deletions are let go");
+        audit::overridden(&audit::Subject::tenant(name), "released", &what);
         info!(tenant = %name, load_balancers, "the operator has released what was held: it goes");
     }
     Ok(version(&written.metadata))

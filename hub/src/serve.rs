@@ -1,6 +1,8 @@
 //! The gRPC server: which services there are, who may call which, and the limits of HTTP/2. Every connection that gets here
 //! has passed the TLS handshake; what its certificate allows is decided per service.
 
+mod refusals;
+
 use std::{sync::Arc, time::Duration};
 
 use berth_common::{identity::Identity, session::MESSAGE_BYTES};
@@ -16,6 +18,7 @@ use crate::{
     listen::{Incoming, Peer},
     session::Sessions,
 };
+use refusals::Refusals;
 
 /// The name under which `grpc.health.v1` answers for the sessions' service, besides the empty one.
 pub const SERVICE: &str = "berth.v1.AgentService";
@@ -46,7 +49,11 @@ pub async fn serve<H: Health>(
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
     // PITFALLS 2: what is not set here reaches hyper as no limit at all. No maximum age (PITFALLS 1).
+    let metrics = sessions.metrics().clone();
     Server::builder()
+        .layer(tower::layer::layer_fn(move |inner| {
+            Refusals::new(inner, metrics.clone())
+        }))
         .max_concurrent_streams(8)
         .http2_max_local_error_reset_streams(Some(64))
         .http2_max_pending_accept_reset_streams(Some(20))

@@ -1,6 +1,8 @@
 //! The shell of a session: moves messages between a tonic stream and the tenant's [`Seat`], which decides everything. One
 //! task reads, another writes; neither ever waits for the other, and whatever ends one ends both and frees the seat.
 
+mod outlet;
+
 use std::{
     pin::Pin,
     sync::Arc,
@@ -8,25 +10,31 @@ use std::{
 };
 
 use berth_common::{
-    identity::{Identity, PeerCertificate, Serial, TenantName},
+    identity::{Identity, PeerCertificate, TenantName},
     session::{ProtocolError, REASON_TRAILER, TENANT_UNKNOWN},
 };
 use berth_wire::v1::{self, agent_service_server::AgentService};
 use futures::{Stream, StreamExt as _};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
-    listen::{Hangup, Peer},
+    audit,
+    listen::Peer,
     metrics::SessionMetrics,
     tenants::{Credential, Ending, Heard, Next, Refused, Rejected, Seat, Tenants},
 };
 
+use outlet::{Asked, Outlet};
+
 /// A message that has not left after this long means that the peer reads no more (PITFALLS 17).
 const STALL: Duration = Duration::from_secs(15);
+
+/// The header by which a client may say which tenant it takes itself for. Nothing is granted by it: it is refused where the
+/// certificate says otherwise, so that whoever has mixed up certificates hears of it.
+pub const TENANT_HEADER: &str = "berth-tenant";
 
 /// Messages on their way between the writer and the transport. State waits in the seat's slots, not here.
 const IN_FLIGHT: usize = 4;
@@ -52,8 +60,14 @@ impl Sessions {
         }
     }
 
+    /// The figures that are kept.
+    pub fn metrics(&self) -> &SessionMetrics {
+        &self.metrics
+    }
+
     fn refused(&self, peer: &Peer, label: &'static str, status: Status) -> Status {
         self.metrics.refused(label);
+        audit::refusal(&peer.subject(), label, status.message());
         let identity = peer.identity.as_ref().ok().map(|p| p.identity.to_string());
         warn!(remote = %peer.remote, identity, reason = label, "session refused: {}", status.message());
         status
@@ -79,33 +93,42 @@ impl AgentService for Sessions {
             Ok(known) => known,
             Err((label, status)) => return Err(self.refused(&peer, label, status)),
         };
+        if let Some(claimed) = request.metadata().get(TENANT_HEADER)
+            && claimed.as_encoded_bytes() != tenant.as_str().as_bytes()
+        {
+            let status = Status::permission_denied(format!(
+                "the certificate is {tenant}'s, and {TENANT_HEADER} names another: the certificate alone counts"
+            ));
+            return Err(self.refused(&peer, "claims_other_tenant", status));
+        }
         let credential = Credential {
             serial: certificate.serial.clone(),
             not_before: certificate.not_before,
         };
-        let (serial, expires) = (certificate.serial.clone(), certificate.not_after);
+        let expires = certificate.not_after;
         let seat = self
             .tenants
             .open(&tenant, credential, Instant::now())
             .map_err(|refused| self.refused(&peer, refused.label(), status_of_refused(&refused)))?;
         let span = info_span!("session", %tenant, session = seat.number());
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
+        let (messages, asked) = Outlet::new(receiver);
         let shell = Shell {
             seat: Arc::new(seat),
             metrics: self.metrics.clone(),
-            remote: peer.remote.to_string(),
-            serial,
-            hangup: peer.hangup.clone(),
+            tenant,
             expires,
+            peer,
         };
         let stop = self.stop.clone();
         tokio::spawn(
             shell
-                .run(request.into_inner(), sender, stop)
+                .run(request.into_inner(), sender, asked, stop)
                 .instrument(span),
         );
-        let messages = ReceiverStream::new(receiver).map(|said: Said| said.map(|message| *message));
-        Ok(Response::new(Box::pin(messages)))
+        Ok(Response::new(Box::pin(
+            messages.map(|said| said.map(|message| *message)),
+        )))
     }
 }
 
@@ -157,11 +180,27 @@ fn status_of_protocol(error: &ProtocolError) -> Status {
     }
 }
 
-fn status_of_ending(ending: &Ending) -> Status {
+/// What an agent is told at the end, and the word for it in metrics and the audit log.
+fn told(ending: &Ending) -> (&'static str, Status) {
     match ending {
-        Ending::Fenced => Status::aborted("a newer session of this tenant took over"),
-        Ending::Refused(refused) => status_of_refused(refused),
-        Ending::Protocol(error) => status_of_protocol(error),
+        Ending::Fenced => (
+            "fenced",
+            Status::aborted("a newer session of this tenant took over"),
+        ),
+        Ending::Refused(refused) => (refused.label(), status_of_refused(refused)),
+        Ending::Protocol(ProtocolError::Silent) => {
+            ("silent", status_of_protocol(&ProtocolError::Silent))
+        }
+        Ending::Protocol(error) => ("protocol", status_of_protocol(error)),
+    }
+}
+
+/// A session, for the audit log.
+fn subject<'a>(peer: &'a Peer, tenant: &'a TenantName, session: u64) -> audit::Subject<'a> {
+    audit::Subject {
+        tenant: Some(tenant),
+        session: Some(session),
+        ..peer.subject()
     }
 }
 
@@ -169,9 +208,8 @@ fn status_of_ending(ending: &Ending) -> Status {
 struct Shell {
     seat: Arc<Seat>,
     metrics: SessionMetrics,
-    remote: String,
-    serial: Serial,
-    hangup: Hangup,
+    tenant: TenantName,
+    peer: Arc<Peer>,
     expires: SystemTime,
 }
 
@@ -183,8 +221,8 @@ enum Ended {
     Lost,
     /// The agent has not read for [`STALL`].
     Stalled,
-    /// By the hub, which says so with this.
-    ByHub(Status),
+    /// By the hub, which says so with this, and why, in a word.
+    ByHub(&'static str, Status),
 }
 
 impl Shell {
@@ -192,6 +230,7 @@ impl Shell {
         self,
         mut messages: Streaming<v1::AgentMessage>,
         sender: mpsc::Sender<Said>,
+        asked: Asked,
         stop: CancellationToken,
     ) {
         let _live = self.metrics.live();
@@ -202,32 +241,45 @@ impl Shell {
         let ended = tokio::select! {
             ended = self.read(&mut messages) => ended,
             ended = self.write(&sender) => ended,
+            () = asked.stalled() => Ended::Stalled,
             () = sender.closed() => Ended::Lost,
-            () = stop.cancelled() => Ended::ByHub(Status::unavailable("this hub is leaving; come back")),
+            () = stop.cancelled() => Ended::ByHub("leaving", Status::unavailable("this hub is leaving; come back")),
             () = tokio::time::sleep(expired) => {
-                Ended::ByHub(Status::unauthenticated("the client certificate has expired"))
+                Ended::ByHub("expired", Status::unauthenticated("the client certificate has expired"))
             }
         };
+        let number = self.seat.number();
         // From here on the tenant has no session, however long the parting takes.
         drop(self.seat);
+        let (remote, hangup) = (self.peer.remote, self.peer.hangup.clone());
+        let subject = subject(&self.peer, &self.tenant, number);
         match ended {
-            Ended::ByAgent => info!(remote = %self.remote, "the agent ended the session"),
-            Ended::Lost => info!(remote = %self.remote, "the connection was lost"),
+            Ended::ByAgent => info!(%remote, "the agent ended the session"),
+            Ended::Lost => info!(%remote, "the connection was lost"),
             Ended::Stalled => {
-                info!(remote = %self.remote, "session ended: the agent has not read for 15 s");
+                info!(%remote, "session ended: the agent has not read for 15 s");
                 self.metrics.ended(tonic::Code::DeadlineExceeded);
-                self.hangup.hang_up();
+                audit::refusal(&subject, "stalled", "the agent has not read for 15 s");
+                hangup.hang_up();
             }
-            Ended::ByHub(status) => {
-                info!(remote = %self.remote, code = ?status.code(), "session ended: {}", status.message());
+            Ended::ByHub(label, status) => {
+                info!(%remote, code = ?status.code(), "session ended: {}", status.message());
                 self.metrics.ended(status.code());
+                match status.code() {
+                    // A hub that leaves refuses nobody.
+                    tonic::Code::Unavailable => {}
+                    tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => {
+                        audit::revocation(&subject, label, status.message());
+                    }
+                    _ => audit::refusal(&subject, label, status.message()),
+                }
                 let parting = async {
                     let _ = sender.send(Err(status)).await;
                     sender.closed().await;
                 };
                 // A peer that does not read the status does not get to keep the connection either.
                 if tokio::time::timeout(STALL, parting).await.is_err() {
-                    self.hangup.hang_up();
+                    hangup.hang_up();
                 }
             }
         }
@@ -238,18 +290,21 @@ impl Shell {
             let message = match messages.message().await {
                 Ok(Some(message)) => message,
                 Ok(None) => return Ended::ByAgent,
-                Err(status) => return unreadable(status).map_or(Ended::Lost, Ended::ByHub),
+                Err(status) => {
+                    return unreadable(status)
+                        .map_or(Ended::Lost, |status| Ended::ByHub("unreadable", status));
+                }
             };
             match self.seat.receive(message, Instant::now()) {
                 Ok(heard) => self.log(heard),
                 Err(rejected) => {
-                    let (label, status) = match &rejected {
-                        Rejected::Fenced(_) => ("fenced", status_of_ending(&Ending::Fenced)),
-                        Rejected::Refused(refused) => (refused.label(), status_of_refused(refused)),
-                        Rejected::Protocol(error) => ("protocol", status_of_protocol(error)),
-                    };
+                    let (label, status) = told(&match rejected {
+                        Rejected::Fenced(_) => Ending::Fenced,
+                        Rejected::Refused(refused) => Ending::Refused(refused),
+                        Rejected::Protocol(error) => Ending::Protocol(error),
+                    });
                     self.metrics.refused(label);
-                    return Ended::ByHub(status);
+                    return Ended::ByHub(label, status);
                 }
             }
         }
@@ -258,7 +313,10 @@ impl Shell {
     async fn write(&self, sender: &mpsc::Sender<Said>) -> Ended {
         loop {
             match self.seat.next(Instant::now()) {
-                Next::End(ending) => return Ended::ByHub(status_of_ending(&ending)),
+                Next::End(ending) => {
+                    let (label, status) = told(&ending);
+                    return Ended::ByHub(label, status);
+                }
                 Next::Wait(until) => tokio::select! {
                     () = self.seat.woken() => {}
                     () = tokio::time::sleep_until(until.into()) => {}
@@ -275,12 +333,20 @@ impl Shell {
     }
 
     fn log(&self, heard: Heard) {
+        let subject = subject(&self.peer, &self.tenant, self.seat.number());
         if let Some(greeting) = heard.greeting {
+            audit::admission(
+                &subject,
+                &format!(
+                    "agent {} in the cluster {}",
+                    greeting.agent_version, greeting.cluster_uid
+                ),
+            );
             info!(
-                remote = %self.remote,
+                remote = %self.peer.remote,
                 agent = greeting.agent_version,
                 cluster = greeting.cluster_uid,
-                serial = %self.serial,
+                serial = self.peer.serial.as_ref().map(tracing::field::display),
                 "session open"
             );
         }
@@ -293,10 +359,16 @@ impl Shell {
         }
         if let Some(reason) = heard.discarded {
             self.metrics.discarded.inc();
+            audit::refusal(&subject, "message", &reason);
             info!(%reason, "message discarded");
+        }
+        if let Some((absent, total)) = heard.held {
+            let what = format!("{absent} of {total} load balancers are absent, and held");
+            audit::refusal(&subject, "held", &what);
         }
         for line in heard.refused {
             self.metrics.unreadable.inc();
+            audit::refusal(&subject, "resource", &line);
             warn!("resource refused: {line}");
         }
     }

@@ -13,6 +13,7 @@ use prost::Message as _;
 use super::{
     ANNOTATIONS, HEARTBEAT, MESSAGE_BYTES, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE, TURNS,
     digest::Buckets,
+    duplicates::{self, DUPLICATE},
     greeting::Greeting,
     held::{Held, Load, Received, Touched},
     snapshot::Incoming,
@@ -21,7 +22,8 @@ use crate::{
     annotations::{self, Allowed},
     model::{Answer, Body, Generation, Key},
     wire::{
-        MAX_PORTS, Refusal, answer_to_wire, key_from_wire, refusal_to_wire, resource_from_wire,
+        MAX_PORTS, Refusal, answer_to_wire, key_from_wire, key_to_wire, refusal_to_wire,
+        resource_from_wire,
     },
 };
 
@@ -189,7 +191,16 @@ impl HubSession {
             (Phase::Live, Message::SnapshotPage(page)) => self.page(page),
             (Phase::Live, Message::SnapshotEnd(end)) => self.end(&end, held, now),
             (Phase::Live, Message::Delta(delta)) => self.delta(delta, held),
-            (Phase::Live, Message::Heartbeat(_)) => Ok(Taken::default()),
+            // Agents acknowledge nothing (0): whoever does has another protocol in mind, and is not believed.
+            (Phase::Live, Message::Heartbeat(beat)) => Ok(Taken {
+                discarded: (beat.sequence != 0).then(|| {
+                    format!(
+                        "an acknowledgement of {}, which was never sent",
+                        beat.sequence
+                    )
+                }),
+                ..Taken::default()
+            }),
         }
     }
 
@@ -371,11 +382,13 @@ impl HubSession {
             self.check_load(held, held.load_after(told(), buckets))?;
         }
         self.outbox.beat = true;
-        let resources = resources
-            .into_iter()
-            .map(|(key, (generation, received))| (key, generation, received))
-            .collect();
+        let resources = duplicates::merged(resources);
+        let refused = resources.iter().filter_map(|(key, generation, received)| {
+            let refusal = received.as_ref().err().filter(|r| r.reason == DUPLICATE)?;
+            Some((Some(key_to_wire(key)), *generation, refusal.clone()))
+        });
         Ok(Taken {
+            refused: refused.collect(),
             touched: held.replace(buckets, resources, now),
             ..Taken::default()
         })

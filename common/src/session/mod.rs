@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod digest;
+mod duplicates;
 pub mod greeting;
 pub mod held;
 pub mod hub;

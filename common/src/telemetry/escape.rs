@@ -5,13 +5,20 @@
 use std::{
     fmt::Write as _,
     io::{self, Write},
+    sync::Arc,
 };
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Makes [`Escaping`] writers from the writers of another.
-#[derive(Clone, Debug)]
-pub(super) struct MakeEscaping<M>(pub(super) M);
+/// Makes [`Escaping`] writers from the writers of another; clones share it.
+#[derive(Debug)]
+pub(super) struct MakeEscaping<M>(pub(super) Arc<M>);
+
+impl<M> Clone for MakeEscaping<M> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
 
 impl<'a, M: MakeWriter<'a>> MakeWriter<'a> for MakeEscaping<M> {
     type Writer = Escaping<M::Writer>;

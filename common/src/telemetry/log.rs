@@ -1,13 +1,13 @@
 //! Log lines: their settings, and the subscriber that writes them to stderr. It decides the form of a line, never its
 //! content.
 
-use std::{io, str::FromStr};
+use std::{io, str::FromStr, sync::Arc};
 
 use serde::Deserialize;
 use tracing::Subscriber;
 use tracing_subscriber::{
     EnvFilter, Layer,
-    filter::LevelFilter,
+    filter::{FilterExt, LevelFilter, filter_fn},
     fmt::{self, MakeWriter},
     layer::SubscriberExt,
     registry,
@@ -32,6 +32,9 @@ pub const LOG_FILTER: Setting = Setting::text(
     "What is logged: a level, or levels by target, such as info,berth_hub=debug",
 )
 .default("info");
+
+/// The target of the audit log's events: they are JSON whatever `log.format` says, and no `log.filter` leaves them out.
+pub const AUDIT: &str = "audit";
 
 /// The settings under `log`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -133,14 +136,24 @@ pub fn subscriber<W>(settings: &LogSettings, out: W) -> Box<dyn Subscriber + Sen
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
+    let out = MakeEscaping(Arc::new(out));
     let filter = EnvFilter::builder().parse_lossy(settings.filter.as_str());
     // No colours: whoever writes escape sequences of their own cannot escape those of others.
-    let lines = fmt::layer().with_ansi(false).with_writer(MakeEscaping(out));
+    let lines = fmt::layer().with_ansi(false).with_writer(out.clone());
     let lines = match settings.format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    Box::new(registry().with(filter).with(lines))
+    let lines = lines.with_filter(filter.and(filter_fn(|of| of.target() != AUDIT)));
+    let audit = fmt::layer()
+        .with_ansi(false)
+        .with_writer(out)
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_filter(filter_fn(|of| of.target() == AUDIT));
+    Box::new(registry().with(lines).with(audit))
 }
 
 #[cfg(test)]

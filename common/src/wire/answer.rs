@@ -2,7 +2,7 @@
 
 use berth_wire::v1;
 
-use super::{Refusal, key_from_wire, key_to_wire};
+use super::{Refusal, UNIMPLEMENTED, key_from_wire, key_to_wire};
 use crate::model::{Answer, Generation, Ingress, Key, Outcome, Reason};
 
 /// Writes an answer.
@@ -10,7 +10,7 @@ pub fn answer_to_wire(key: &Key, answer: &Answer) -> v1::Answer {
     let (outcome, field, why) = match &answer.outcome {
         Outcome::Programmed => (v1::Outcome::Programmed, "", None),
         Outcome::Pending(why) => (v1::Outcome::Pending, "", Some(why)),
-        Outcome::Refused { field, why } => (v1::Outcome::Refused, field.as_str(), Some(why)),
+        Outcome::Refused { field, why } => (refused_as(&why.reason), field.as_str(), Some(why)),
         Outcome::Deleted => (v1::Outcome::Deleted, "", None),
     };
     v1::Answer {
@@ -25,6 +25,14 @@ pub fn answer_to_wire(key: &Key, answer: &Answer) -> v1::Answer {
     }
 }
 
+/// What is refused for its content, or for being unknown to this release.
+fn refused_as(reason: &str) -> v1::Outcome {
+    match reason {
+        UNIMPLEMENTED => v1::Outcome::Unimplemented,
+        _ => v1::Outcome::Refused,
+    }
+}
+
 /// The answer to a resource that could not be read at all, under the key as it came.
 pub fn refusal_to_wire(
     key: Option<v1::Key>,
@@ -34,11 +42,7 @@ pub fn refusal_to_wire(
     v1::Answer {
         key,
         generation: generation.0,
-        outcome: if refusal.reason == "Unimplemented" {
-            v1::Outcome::Unimplemented.into()
-        } else {
-            v1::Outcome::Refused.into()
-        },
+        outcome: refused_as(refusal.reason).into(),
         field: refusal.field.clone(),
         reason: refusal.reason.into(),
         message: refusal.message.clone(),
@@ -63,7 +67,7 @@ pub fn answer_from_wire(answer: &v1::Answer) -> Result<(Key, Answer), Refusal> {
         },
         Ok(v1::Outcome::Unimplemented) => Outcome::Refused {
             field: answer.field.clone(),
-            why: Reason::new("Unimplemented", answer.message.clone()),
+            why: Reason::new(UNIMPLEMENTED, answer.message.clone()),
         },
         Ok(v1::Outcome::Deleted) => Outcome::Deleted,
         Ok(v1::Outcome::Unspecified) | Err(_) => {

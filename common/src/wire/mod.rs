@@ -33,6 +33,9 @@ pub struct Refusal {
     pub message: String,
 }
 
+/// The reason of a refusal of what this release does not know; on the wire it is an outcome of its own.
+pub(crate) const UNIMPLEMENTED: &str = "Unimplemented";
+
 impl Refusal {
     pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
@@ -83,7 +86,7 @@ pub fn key_from_wire(key: &v1::Key) -> Result<Key, Refusal> {
         }
         Ok(v1::Kind::Unspecified) | Err(_) => Err(Refusal {
             field: "kind".into(),
-            reason: "Unimplemented",
+            reason: UNIMPLEMENTED,
             message: format!(
                 "this hub does not know kind {}: it is older than the agent",
                 key.kind

@@ -34,7 +34,7 @@ pub fn resource_from_wire(resource: &v1::Resource) -> Result<(Key, Versioned<Bod
         (_, None) => {
             return Err(Refusal {
                 field: "body".into(),
-                reason: "Unimplemented",
+                reason: super::UNIMPLEMENTED,
                 message: "this hub cannot read the body: it is older than the agent".into(),
             });
         }
@@ -390,7 +390,7 @@ fn is_qualified(name: &str) -> bool {
 fn unknown(field: &str, value: i32) -> Refusal {
     Refusal {
         field: field.into(),
-        reason: "Unimplemented",
+        reason: "UnknownValue",
         message: format!("this hub does not know value {value}: it is older than the agent"),
     }
 }
@@ -458,7 +458,7 @@ mod tests {
             resource_from_wire(&wire(|s| s.traffic_policy = 77)).unwrap_err(),
             resource_from_wire(&wire(|s| s.families = vec![77])).unwrap_err(),
         ] {
-            assert_eq!(refusal.reason, "Unimplemented");
+            assert_eq!(refusal.reason, "UnknownValue");
         }
         assert_eq!(
             refused(|s| s.traffic_policy = 0),

@@ -1,4 +1,5 @@
-//! An accepted connection: the TLS stream, and who is at its other end.
+//! An accepted connection: the TLS stream, and who is at its other end. It counts the frames that pass: a peer that floods it is
+//! told to go (GOAWAY), and what the HTTP/2 library refuses gets its metric and its line in the audit log here.
 
 use std::{
     io::{self, IoSlice},
@@ -8,7 +9,8 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
+    time::Instant,
 };
 
 use berth_common::identity::{Identity, IdentityError, PeerCertificate, Serial};
@@ -20,7 +22,13 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::{metrics::Counted, slots::Slot};
+use super::{
+    ListenMetrics,
+    frames::{self, Flood, Frames, Meter, Refused},
+    metrics::Counted,
+    slots::Slot,
+};
+use crate::audit;
 
 /// Who is at the other end; shared, in the extensions of every request of the connection.
 #[derive(Clone, Debug)]
@@ -34,6 +42,22 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// Ends the connection.
     pub hangup: Hangup,
+}
+
+impl Peer {
+    /// The peer, for the audit log.
+    pub fn subject(&self) -> audit::Subject<'_> {
+        let identity = self.identity.as_ref().ok();
+        audit::Subject {
+            peer: Some(self.remote),
+            tenant: identity.and_then(|certificate| match &certificate.identity {
+                Identity::Tenant(name) => Some(name),
+                _ => None,
+            }),
+            serial: self.serial.as_ref(),
+            session: None,
+        }
+    }
 }
 
 /// Ends a connection from outside of the server that has it. HTTP/2 cannot end a stream that its peer does not read: what
@@ -66,6 +90,11 @@ pub struct Accepted {
     stream: Box<TlsStream<TcpStream>>,
     /// Shared with the server, which has it in the extensions of every request.
     peer: Arc<Peer>,
+    heard: Meter,
+    said: Frames,
+    /// With which codes streams were reset. The audit log is told each once, for there may be thousands.
+    reset: Vec<u32>,
+    metrics: ListenMetrics,
     // Both held for their drop, when the connection ends.
     _slot: Slot<Option<Identity>>,
     _open: Counted,
@@ -76,13 +105,17 @@ impl Accepted {
         stream: TlsStream<TcpStream>,
         peer: Peer,
         slot: Slot<Option<Identity>>,
-        open: Counted,
+        metrics: ListenMetrics,
     ) -> Self {
         Self {
             stream: Box::new(stream),
             peer: Arc::new(peer),
+            heard: Meter::new(),
+            said: Frames::of_server(),
+            reset: Vec::new(),
             _slot: slot,
-            _open: open,
+            _open: metrics.count_open(),
+            metrics,
         }
     }
 
@@ -103,11 +136,55 @@ impl Accepted {
         Err(io::ErrorKind::ConnectionAborted.into())
     }
 
+    /// Counts what was sent of these bytes, and tells what it refuses.
+    fn count_said(&mut self, bytes: &[u8]) {
+        let (peer, metrics, reset) = (&self.peer, &self.metrics, &mut self.reset);
+        self.said.scan(bytes, |frame| match frame.refusal() {
+            Some(Refused::Connection(code)) => refused(peer, metrics, "goaway", code),
+            Some(Refused::Stream(code)) => {
+                metrics.refuse_frames("rst-stream", frames::name(code));
+                if !reset.contains(&code) {
+                    reset.push(code);
+                    tell(peer, "rst-stream", code);
+                }
+            }
+            None => {}
+        });
+    }
+
+    /// Tells a peer that floods us to go, where that is possible at once: whoever does not read is not waited for.
+    fn part(&mut self, cx: &mut Context<'_>) -> io::Error {
+        if self.said.is_between_frames() {
+            let goaway = frames::goaway();
+            let mut stream = Pin::new(&mut self.stream);
+            // Nothing can be done about a peer that is not reached any more.
+            let _ = stream.as_mut().poll_write(cx, &goaway);
+            let _ = stream.poll_flush(cx);
+        }
+        refused(
+            &self.peer,
+            &self.metrics,
+            "goaway",
+            frames::ENHANCE_YOUR_CALM,
+        );
+        io::ErrorKind::ConnectionAborted.into()
+    }
+
     /// The TCP connection below.
     #[cfg(test)]
     pub(super) fn tcp(&self) -> &TcpStream {
         self.stream.get_ref().0
     }
+}
+
+fn refused(peer: &Peer, metrics: &ListenMetrics, frame: &'static str, code: u32) {
+    metrics.refuse_frames(frame, frames::name(code));
+    tell(peer, frame, code);
+}
+
+fn tell(peer: &Peer, frame: &str, code: u32) {
+    let what = format!("HTTP/2 {frame}");
+    audit::refusal(&peer.subject(), frames::name(code), &what);
 }
 
 impl Connected for Accepted {
@@ -125,7 +202,13 @@ impl AsyncRead for Accepted {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         self.check(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        let heard = buffer.filled().get(before..).unwrap_or_default();
+        match self.heard.take(heard, Instant::now()) {
+            Ok(()) => Poll::Ready(Ok(())),
+            Err(Flood) => Poll::Ready(Err(self.part(cx))),
+        }
     }
 }
 
@@ -136,7 +219,9 @@ impl AsyncWrite for Accepted {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        self.count_said(bytes.get(..written).unwrap_or_default());
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -155,7 +240,14 @@ impl AsyncWrite for Accepted {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, slices))?;
+        let mut left = written;
+        for slice in slices {
+            let part = left.min(slice.len());
+            self.count_said(slice.get(..part).unwrap_or_default());
+            left -= part;
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -16,6 +16,7 @@ pub struct ListenMetrics {
     /// Connections that passed the handshake.
     pub accepted: Counter,
     refused: Family<Reason, Counter>,
+    frames: Family<FrameLabels, Counter>,
     pub(super) open: Gauge,
     pub(super) handshaking: Gauge,
     handshaking_peak: Gauge,
@@ -24,6 +25,12 @@ pub struct ListenMetrics {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FrameLabels {
+    frame: &'static str,
+    code: &'static str,
 }
 
 /// One more of what a gauge counts, until dropped.
@@ -51,8 +58,8 @@ impl Drop for Counted {
 }
 
 impl ListenMetrics {
-    /// Registers `berth_accepted_connections_total`, `berth_refused_connections_total{reason}`, `berth_open_connections`,
-    /// `berth_handshakes_in_progress` and `berth_handshakes_in_progress_peak`.
+    /// Registers `berth_accepted_connections_total`, `berth_refused_connections_total{reason}`,
+    /// `berth_http2_refusals_total{frame,code}`, `berth_open_connections`, `berth_handshakes_in_progress` and `berth_handshakes_in_progress_peak`.
     pub fn register(registry: &mut Registry) -> Self {
         let metrics = Self::default();
         // The encoder adds `_total` to the counters' names.
@@ -65,6 +72,11 @@ impl ListenMetrics {
             "berth_refused_connections",
             "Connections that ended before the gRPC layer, by reason",
             metrics.refused.clone(),
+        );
+        registry.register(
+            "berth_http2_refusals",
+            "Connections (frame goaway) and streams (frame rst-stream) that were ended for what the peer did in HTTP/2, by error code",
+            metrics.frames.clone(),
         );
         registry.register(
             "berth_open_connections",
@@ -92,6 +104,11 @@ impl ListenMetrics {
     pub(super) fn refuse(&self, refusal: &Refusal) {
         let reason = refusal.reason();
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(super) fn refuse_frames(&self, frame: &'static str, code: &'static str) {
+        let labels = FrameLabels { frame, code };
+        self.frames.get_or_create(&labels).inc();
     }
 
     pub(super) fn count_open(&self) -> Counted {

@@ -534,6 +534,8 @@ pub struct Heard {
     pub discarded: Option<String>,
     /// Resources that could not be read, with why.
     pub refused: Vec<String>,
+    /// So many load balancers are absent now that the brake holds them, and it did not before: how many, of how many.
+    pub held: Option<(usize, usize)>,
 }
 
 /// Whether a tenant of which its object says this may have a session, with that certificate where there is one.

@@ -339,6 +339,7 @@ impl Seat {
         state: &mut State,
         now: Instant,
     ) -> Result<(Heard, Option<TurnNews>), Rejected> {
+        let braked = state.brakes();
         let live = self.seated(&mut state.live)?;
         let taken = live.session.receive(message, &mut state.held, now)?;
         mark(
@@ -374,8 +375,10 @@ impl Seat {
         } else {
             state.refuse(taken.refused);
         }
+        let held = (!braked && state.brakes()).then(|| state.missed());
         let heard = Heard {
             greeting: None,
+            held,
             source: taken.source,
             discarded: taken.discarded,
             refused,

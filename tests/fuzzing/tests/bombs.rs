@@ -5,7 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_common::session::{MESSAGE_BYTES, PAGE_BYTES};
 use berth_wire::{
-    codec::{ELEMENT_BYTES, TooHeavy, weigh},
+    codec::{
+        ELEMENT_BYTES,
+        Unread::{Group, TooHeavy},
+        weigh,
+    },
     v1,
 };
 use peak_alloc::PeakAlloc;
@@ -81,7 +85,7 @@ fn hostile_32_a_bomb_behind_something_unreadable_is_none() {
     let group = [vec![9 << 3 | 3], field(4, &[0x12]), vec![9 << 3 | 4]].concat();
     assert_eq!(
         weigh::<v1::AgentMessage>(&[group, bomb.clone()].concat()),
-        Err(TooHeavy)
+        Err(Group)
     );
     // Decoding ends where weighing does.
     let broken = [field(4, &[0x12]), bomb].concat();

@@ -19,6 +19,7 @@ use crate::{binaries, fabric, nodes, packages, runtime, shell};
 /// How a lab is to be. From [`Lab::builder`].
 pub struct Builder {
     as_nobody: bool,
+    loopback: bool,
     kubelets: bool,
     berth: bool,
     hub: bool,
@@ -29,6 +30,7 @@ impl Builder {
     pub(crate) fn new() -> Self {
         Self {
             as_nobody: false,
+            loopback: false,
             kubelets: false,
             berth: true,
             hub: true,
@@ -40,6 +42,14 @@ impl Builder {
     #[must_use]
     pub fn rootless(mut self) -> Self {
         self.as_nobody = nix::unistd::geteuid().is_root();
+        self
+    }
+
+    /// Without namespaces, though they are to be had: everything listens on the machine's own 127.0.0.1, where a test can be any
+    /// peer with sockets of its own. No packet reaches a load balancer.
+    #[must_use]
+    pub fn loopback(mut self) -> Self {
+        self.loopback = true;
         self
     }
 
@@ -78,6 +88,7 @@ impl Builder {
 
     async fn start(mut self) -> Result<Lab> {
         let (as_nobody, wanted) = (self.as_nobody, self.kubelets);
+        let isolation = self.isolation();
         let (berth, hub) = (self.berth, self.berth && self.hub);
         let found = tokio::task::spawn_blocking(move || {
             let parts = self.parts()?;
@@ -87,7 +98,7 @@ impl Builder {
         let programs = binaries::directory(berth).await?;
         steps.done("programs are built");
 
-        let sandbox = Sandbox::start(as_nobody, &programs, parts.bin()).await?;
+        let sandbox = Sandbox::start(isolation, as_nobody, &programs, parts.bin()).await?;
         let kubelets = wanted && can_have_kubelets(sandbox.isolation, as_nobody);
         let site = Arc::new(Site::new(sandbox, parts, programs));
         let lab = match bring_up(&site, kubelets, &mut steps).await {
@@ -105,6 +116,13 @@ impl Builder {
         Ok(lab)
     }
 
+    fn isolation(&self) -> Isolation {
+        match self.loopback {
+            true => Isolation::Loopback,
+            false => Isolation::detect(self.as_nobody),
+        }
+    }
+
     /// Finds or builds what the lab is made of. Blocks.
     fn parts(&mut self) -> Result<Parts> {
         let needs = Needs {
@@ -113,7 +131,7 @@ impl Builder {
             tools: true,
         };
         // Without a network nothing of the system is called.
-        let system = match Isolation::detect(self.as_nobody).has_packets() {
+        let system = match self.isolation().has_packets() {
             true => needs,
             false => Needs::CONTROL_PLANES,
         };

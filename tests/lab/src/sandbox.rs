@@ -32,10 +32,14 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// Starts one. `programs` and `parts` are the directories with this project's programs and with everybody else's;
+    /// Starts one behind these walls. `programs` and `parts` are the directories with this project's programs and with everybody else's;
     /// `as_nobody` has a caller that is root start it as an ordinary user, who sees the two under the run directory.
-    pub(crate) async fn start(as_nobody: bool, programs: &Path, parts: &Path) -> Result<Self> {
-        let isolation = Isolation::detect(as_nobody);
+    pub(crate) async fn start(
+        isolation: Isolation,
+        as_nobody: bool,
+        programs: &Path,
+        parts: &Path,
+    ) -> Result<Self> {
         let run_dir = RunDir::create(as_nobody.then_some(NOBODY))?;
         let mut shown = Vec::new();
         if as_nobody {
