@@ -4,9 +4,12 @@
 
 pub mod api;
 pub mod app;
+pub mod audit;
 pub mod ca;
+pub mod certificates;
 pub mod cli;
 pub mod doctor;
+pub mod enroll;
 pub mod execute;
 pub mod health;
 pub mod listen;
@@ -16,6 +19,7 @@ pub mod observe;
 pub mod plan;
 pub mod release;
 pub mod serve;
+pub mod serving;
 pub mod session;
 pub mod settings;
 pub mod shutdown;

@@ -4,12 +4,13 @@
 use std::{
     pin::Pin,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use berth_common::{
     identity::{Identity, TenantName},
     session::{ProtocolError, REASON_TRAILER, TENANT_UNKNOWN},
+    tls::Validity,
 };
 use berth_wire::v1::{self, agent_service_server::AgentService};
 use futures::{Stream, StreamExt as _};
@@ -20,7 +21,8 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
-    listen::{Hangup, Peer},
+    certificates::Certificates,
+    listen::{Expiry, Hangup, Peer},
     metrics::SessionMetrics,
     tenants::{Ending, Heard, Next, Refused, Rejected, Seat, Tenants},
 };
@@ -38,6 +40,7 @@ type Said = Result<Box<v1::HubMessage>, Status>;
 #[derive(Clone)]
 pub struct Sessions {
     tenants: Arc<Tenants>,
+    certificates: Arc<Certificates>,
     metrics: SessionMetrics,
     stop: CancellationToken,
 }
@@ -47,9 +50,17 @@ impl Sessions {
     pub fn new(tenants: Arc<Tenants>, metrics: SessionMetrics, stop: CancellationToken) -> Self {
         Self {
             tenants,
+            certificates: Arc::default(),
             metrics,
             stop,
         }
+    }
+
+    /// The same, which tells here what certificates they have seen.
+    #[must_use]
+    pub fn telling(mut self, certificates: Arc<Certificates>) -> Self {
+        self.certificates = certificates;
+        self
     }
 
     fn refused(&self, peer: &Peer, label: &'static str, status: Status) -> Status {
@@ -75,7 +86,7 @@ impl AgentService for Sessions {
             .get::<Peer>()
             .cloned()
             .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
-        let (tenant, expires) = match tenant_of(&peer) {
+        let (tenant, validity) = match tenant_of(&peer) {
             Ok(known) => known,
             Err((label, status)) => return Err(self.refused(&peer, label, status)),
         };
@@ -83,6 +94,7 @@ impl AgentService for Sessions {
             .tenants
             .open(&tenant, Instant::now())
             .map_err(|refused| self.refused(&peer, refused.label(), status_of_refused(&refused)))?;
+        self.certificates.shown(&tenant, validity);
         let span = info_span!("session", %tenant, session = seat.number());
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         let shell = Shell {
@@ -90,7 +102,7 @@ impl AgentService for Sessions {
             metrics: self.metrics.clone(),
             remote: peer.remote.to_string(),
             hangup: peer.hangup,
-            expires,
+            expiry: peer.expiry,
         };
         let stop = self.stop.clone();
         tokio::spawn(
@@ -104,14 +116,14 @@ impl AgentService for Sessions {
 }
 
 /// The tenant that a certificate names, and until when.
-fn tenant_of(peer: &Peer) -> Result<(TenantName, SystemTime), (&'static str, Status)> {
+fn tenant_of(peer: &Peer) -> Result<(TenantName, Validity), (&'static str, Status)> {
     match &peer.identity {
         Err(error) => Err((
             "bad_identity",
             Status::unauthenticated(format!("the client certificate names nobody: {error}")),
         )),
         Ok(certificate) => match &certificate.identity {
-            Identity::Tenant(name) => Ok((name.clone(), certificate.not_after)),
+            Identity::Tenant(name) => Ok((name.clone(), Validity::from(certificate))),
             other => Err((
                 "not_a_tenant",
                 Status::permission_denied(format!(
@@ -164,7 +176,7 @@ struct Shell {
     metrics: SessionMetrics,
     remote: String,
     hangup: Hangup,
-    expires: SystemTime,
+    expiry: Expiry,
 }
 
 /// How a session ended.
@@ -187,16 +199,12 @@ impl Shell {
         stop: CancellationToken,
     ) {
         let _live = self.metrics.live();
-        let expired = self
-            .expires
-            .duration_since(SystemTime::now())
-            .unwrap_or_default();
         let ended = tokio::select! {
             ended = self.read(messages) => ended,
             ended = self.write(&sender) => ended,
             () = sender.closed() => Ended::Lost,
             () = stop.cancelled() => Ended::ByHub(Status::unavailable("this hub is leaving; come back")),
-            () = tokio::time::sleep(expired) => {
+            () = self.expiry.passed() => {
                 Ended::ByHub(Status::unauthenticated("the client certificate has expired"))
             }
         };

@@ -1,7 +1,7 @@
 //! What goes into a certificate. Nothing of a request is copied but the subject, the names and the lifetime, each of
 //! them checked; every other field is decided here. Pure: the serial number and the time are arguments.
 
-use std::{net::IpAddr, time::Duration, time::SystemTime};
+use std::{net::IpAddr, time::SystemTime};
 
 use berth_common::{
     identity::{CertificateFacts, Identity, TrustDomain},
@@ -16,8 +16,7 @@ use time::OffsetDateTime;
 
 use super::Lifetime;
 
-/// How long before its making a certificate is valid, for peers whose clock is behind.
-pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+pub use berth_common::tls::renewal::CLOCK_SKEW;
 
 /// The lifetime of an authority, unless said otherwise.
 pub const DEFAULT_AUTHORITY_LIFETIME: Lifetime = Lifetime::days(10 * 365);

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -20,7 +20,7 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::{metrics::Counted, slots::Slot};
+use super::{Expiry, metrics::Counted, slots::Slot};
 
 /// Who is at the other end; in the extensions of every request of the connection.
 #[derive(Clone, Debug)]
@@ -34,6 +34,17 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// Ends the connection.
     pub hangup: Hangup,
+    /// Until when it may live.
+    pub expiry: Expiry,
+}
+
+/// Whom an open connection counts against.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// Its identity; None for certificates of our CA that name nobody.
+    Identity(Option<Identity>),
+    /// Its address, where there is no certificate.
+    Address(IpAddr),
 }
 
 /// Ends a connection from outside of the server that has it. HTTP/2 cannot end a stream that its peer does not read: what
@@ -65,7 +76,7 @@ pub struct Accepted {
     stream: TlsStream<TcpStream>,
     peer: Peer,
     // Both held for their drop, when the connection ends.
-    _slot: Slot<Option<Identity>>,
+    _slot: Slot<Holder>,
     _open: Counted,
 }
 
@@ -73,7 +84,7 @@ impl Accepted {
     pub(super) fn new(
         stream: TlsStream<TcpStream>,
         peer: Peer,
-        slot: Slot<Option<Identity>>,
+        slot: Slot<Holder>,
         open: Counted,
     ) -> Self {
         Self {

@@ -64,7 +64,7 @@ impl<K: Eq + Hash> Drop for Slot<K> {
 }
 
 /// What counts as one address: an IPv4 address however it is written, and a whole /64 of IPv6, which one host has.
-pub(super) fn address_key(address: IpAddr) -> IpAddr {
+pub(crate) fn address_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.into(),
         IpAddr::V6(v6) => {

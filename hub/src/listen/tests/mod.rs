@@ -55,7 +55,7 @@ impl Hub {
         let incoming = listen(
             socket,
             Arc::clone(&tls),
-            TrustDomain::default(),
+            Clients::Named(TrustDomain::default()),
             limits,
             metrics.clone(),
         )
