@@ -56,6 +56,8 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     let client = client(&settings).await?;
     let (stop, stop_sessions) = (CancellationToken::new(), CancellationToken::new());
     let ready = Ready::new();
+    // Before anybody can ask: nothing that holds readiness up would be ready.
+    let caches = ready.register("the management cluster's objects");
     let mut tasks = JoinSet::new();
 
     let cache = Arc::new(Cache::default());
@@ -148,7 +150,6 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
 
     // Agents are let in when there is something to compare them with: before that, all would look unknown.
     let (reporter, health) = tonic_health::server::health_reporter();
-    let caches = ready.register("the management cluster's objects");
     let seen = async {
         directory.synced().await;
         cache.synced().await;

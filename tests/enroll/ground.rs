@@ -5,9 +5,10 @@ use std::{
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use berth_common::tls::{Pin, certificates_from_pem};
 use berth_lab::{Installed, Lab, Seen, eventually};
 use serde_json::Value;
@@ -246,9 +247,18 @@ pub(crate) async fn get(admin: SocketAddr, path: &str) -> Result<(u16, String)> 
     Ok((status, answer))
 }
 
-/// A port that is free now.
+/// A port that is free, and is given to nobody else here. Below those that the kernel gives to clients.
 pub(crate) fn free() -> Result<SocketAddr> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + u16::try_from(std::process::id() % 20_000)?;
+    loop {
+        let port = first + GIVEN.fetch_add(1, Ordering::Relaxed);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        ensure!(port < 32_000, "no port is free");
+        if TcpListener::bind(address).is_ok() {
+            return Ok(address);
+        }
+    }
 }
 
 /// The DER of the first certificate of a PEM text.

@@ -192,8 +192,8 @@ async fn two_agents_with_one_token_share_one_key_and_one_certificate() -> Result
         Agent::start(ground, "pair-2", &installed, Some(&joining.token)),
     )?;
     // They take the session from each other, as two with one identity do: each has had it once.
-    first.await_log("connected to the hub").await?;
-    second.await_log("connected to the hub").await?;
+    first.await_log("link: connected to the hub").await?;
+    second.await_log("link: connected to the hub").await?;
     let lines = hub.audit(&[("event", "enroll"), ("tenant", "pair")])?;
     let serials: Vec<&Value> = lines.iter().map(|line| &line["serial"]).collect();
     let serial = serials.first().context("nothing was issued")?;
@@ -277,7 +277,7 @@ async fn a_certificate_that_nobody_renews_is_told_on_the_tenant_before_it_ends()
         "--ca-secret",
         "berth-system/berth-ca",
     ];
-    let issue = [&issue[..], &["--out", &out, "--valid-for", "30s"]].concat();
+    let issue = [&issue[..], &["--out", &out, "--valid-for", "60s"]].concat();
     ground.operated(&issue)?;
     let address = format!("hub.address={}", hub.sessions);
     let files = ["--set", &address, "--set", "tlsSecretName=own"].map(str::to_owned);
@@ -291,7 +291,8 @@ async fn a_certificate_that_nobody_renews_is_told_on_the_tenant_before_it_ends()
         .with([format!("--tls-ca={out}/ca.crt")]);
     let agent = agent.run().await?;
     agent.ready().await?;
-    let condition = await_tenant_condition(ground, "ageing", "CertificateExpiring", SOON).await?;
+    let condition =
+        await_tenant_condition(ground, "ageing", "CertificateExpiring", 2 * SOON).await?;
     assert_eq!(condition["status"], "True");
     let message = condition["message"].as_str().context("no message")?;
     assert!(message.contains("less than 1 hour"), "{message}");

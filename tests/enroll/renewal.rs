@@ -85,7 +85,12 @@ async fn certificates_are_renewed_under_a_stream_that_never_drops() -> Result<()
     let (agent, cluster) = connected(ground, &hub, "brief").await?;
     // At half of 20 s each, a tenth sooner or later: the first certificate ends on the way, and so does the second.
     await_renewals(&agent, "ok", 5.0).await?;
-    assert_eq!(agent.said("connected to the hub")?, 1, "{}", agent.log()?);
+    assert_eq!(
+        agent.said("link: connected to the hub")?,
+        1,
+        "{}",
+        agent.log()?
+    );
     let ended = agent
         .counted("berth_agent_sessions_ended_total", "")
         .await?;
@@ -137,7 +142,7 @@ async fn what_cannot_be_renewed_is_told_and_comes_back_with_the_hub_or_with_a_to
     let again = hub.token(ground, "flighty", &[])?;
     agent.bring_token(&again.token)?;
     eventually(SOON, "the tenant is connected again", || async {
-        match agent.said("connected to the hub")? {
+        match agent.said("link: connected to the hub")? {
             0 | 1 => Err(Seen(agent.log()?)),
             _ => Ok(()),
         }

@@ -31,7 +31,7 @@ pub enum TokenCommand {
     /// digest, so that it cannot be shown again; make another one if it is lost.
     ///
     /// The command has the digest of the CA's public key in it, by which the agent knows the hub before it knows anything else.
-    Create(create::CreateArgs),
+    Create(Box<create::CreateArgs>),
     /// Show the tokens there are: whom each admits, until when, and what became of it
     ///
     /// A token is `unused`, `used` (then CERTIFICATE is the serial number of the certificate that it got), `expired` or `revoked`. It goes
@@ -92,7 +92,7 @@ pub(super) async fn run(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, CliError> {
     match command {
-        TokenCommand::Create(arguments) => create::run(arguments, console).await,
+        TokenCommand::Create(arguments) => create::run(*arguments, console).await,
         TokenCommand::List(arguments) => list::run(arguments, console).await,
         TokenCommand::Revoke(arguments) => revoke(arguments, console).await,
     }
