@@ -120,6 +120,16 @@ impl Agent {
         Ok(())
     }
 
+    /// Runs its doctor with the same settings: whether all is well, and what it says.
+    pub(crate) async fn doctor(&self) -> Result<(bool, String)> {
+        let mut command = tokio::process::Command::new(&self.program);
+        command.env_clear().arg("doctor").args(&self.arguments[1..]);
+        command.envs(self.environment.iter().cloned());
+        let output = command.output().await?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok((output.status.success(), said))
+    }
+
     /// Waits until it has a session in which everything was told.
     pub(crate) async fn ready(&self) -> Result<()> {
         await_ready(self.admin, &self.log).await

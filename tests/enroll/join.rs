@@ -65,6 +65,12 @@ async fn two_commands_admit_a_cluster_and_its_service_gets_an_address() -> Resul
         assert!(!log.contains(&joining.token) && !log.contains("PRIVATE KEY"));
     }
     only_its_own_secret(ground, &installed)?;
+    let (_, said) = agent.doctor().await?;
+    let identity = "spiffe://berth.local/tenant/acme, ";
+    assert!(
+        said.contains(identity) && said.contains("knows our certificate"),
+        "{said}"
+    );
 
     // A restart needs no token, and neither a new key nor a new certificate.
     agent.forget_token()?;
@@ -87,6 +93,11 @@ async fn two_commands_admit_a_cluster_and_its_service_gets_an_address() -> Resul
     let words = "has no certificate, and there is no join token";
     agent.await_log(words).await?;
     agent.await_log("berth-hub token create NAME").await?;
+    let (well, said) = agent.doctor().await?;
+    assert!(
+        !well && said.contains("has no certificate yet: ask the hub's operator"),
+        "{said}"
+    );
     let again = hub.token(ground, "acme", &[])?;
     agent.bring_token(&again.token)?;
     agent.ready().await?;
@@ -135,47 +146,55 @@ async fn the_printed_command_and_the_manifest_know_where_the_hub_is() -> Result<
     Ok(())
 }
 
+/// Whether kubectl can do this with somebody's rights.
+fn may(ground: &Ground, who: &Installed, arguments: &[&str]) -> Result<bool> {
+    let output = std::process::Command::new(ground.lab.parts().path("kubectl"))
+        .env("HOME", ground.lab.directory())
+        .arg("--kubeconfig")
+        .arg(&who.kubeconfig)
+        .args(arguments)
+        .output()?;
+    Ok(output.status.success())
+}
+
 /// The agent's account reads its own Secret, and neither another one nor any of another namespace.
 fn only_its_own_secret(ground: &Ground, installed: &Installed) -> Result<()> {
-    let may = |arguments: &[&str]| -> Result<bool> {
-        let output = std::process::Command::new(ground.lab.parts().path("kubectl"))
-            .env("HOME", ground.lab.directory())
-            .arg("--kubeconfig")
-            .arg(&installed.kubeconfig)
-            .args(arguments)
-            .output()?;
-        Ok(output.status.success())
+    let may = |arguments: &str| {
+        let words: Vec<&str> = arguments.split(' ').collect();
+        may(ground, installed, &words)
     };
-    let home = ["-n", "berth-system"];
-    ensure!(may(&[
-        "get",
-        "secret",
-        "berth-agent-identity",
-        home[0],
-        home[1]
-    ])?);
-    ensure!(!may(&[
-        "get",
-        "secret",
-        "berth-agent-join",
-        home[0],
-        home[1]
-    ])?);
-    ensure!(!may(&["get", "secrets", home[0], home[1]])?);
-    ensure!(!may(&[
-        "delete",
-        "secret",
-        "berth-agent-identity",
-        home[0],
-        home[1]
-    ])?);
-    ensure!(!may(&[
-        "get",
-        "secret",
-        "berth-agent-identity",
-        "-n",
-        "default"
-    ])?);
+    ensure!(may("get secret berth-agent-identity -n berth-system")?);
+    ensure!(!may("get secret berth-agent-join -n berth-system")?);
+    ensure!(!may("get secrets -n berth-system")?);
+    ensure!(!may("delete secret berth-agent-identity -n berth-system")?);
+    ensure!(!may("get secret berth-agent-identity -n default")?);
+    Ok(())
+}
+
+/// The hub's account reads the CA and the tokens, writes the tokens, and no other Secret.
+#[tokio::test]
+async fn of_all_secrets_the_hub_has_its_ca_and_its_tokens() -> Result<()> {
+    let ground = Ground::get().await?;
+    ground.hub().await?.token(ground, "keys", &[])?;
+    let management = ground.lab.management();
+    let other = "create secret generic other --from-literal=a=b -n berth-system";
+    management
+        .kubectl(&other.split(' ').collect::<Vec<_>>())
+        .await?;
+    let may = |arguments: &str| {
+        let words: Vec<&str> = arguments.split(' ').collect();
+        may(ground, &ground.rights, &words)
+    };
+    ensure!(may("get secret berth-ca -n berth-system")?);
+    ensure!(may("get secret berth-join-tokens -n berth-system")?);
+    ensure!(!may("get secret other -n berth-system")?);
+    ensure!(!may("get secrets -n berth-system")?);
+    ensure!(!may("get secrets -n metallb-system")?);
+    ensure!(!may("delete secret berth-ca -n berth-system")?);
+    ensure!(!may("label secret berth-ca a=b -n berth-system")?);
+    ensure!(!may(
+        "create secret generic x --from-literal=a=b -n default"
+    )?);
     Ok(())
 }
 
