@@ -78,9 +78,9 @@ fuzz: ## Search for input that breaks a target (T=wire, hub or agent; SECONDS=30
 	  -max_total_time=$(or $(SECONDS),300) -max_len=4096 -malloc_limit_mb=64 -print_final_stats=1
 
 .PHONY: generate
-generate: ## Write the generated files: the CRDs of the hub's chart, docs/conformance.md, docs/hostile.md
+generate: ## Write the generated files: CRDs, the manifest of `token create`, docs/conformance.md, docs/hostile.md
 	$(CARGO) run --quiet --package berth-hub -- crds --dir deploy/charts/berth-hub/crds
-	BERTH_GENERATE=1 $(CARGO) test --quiet --test conformance
+	BERTH_GENERATE=1 $(CARGO) test --quiet --test conformance --test charts
 
 .PHONY: release-descriptor
 release-descriptor: ## Keep today's wire contract as the released one, in the commit of a release (proto/released)

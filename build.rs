@@ -7,7 +7,13 @@ use prost::Message as _;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
-    let descriptors = protox::compile(["proto/berth/v1/agent.proto"], ["proto"])?;
+    let descriptors = protox::compile(
+        [
+            "proto/berth/v1/agent.proto",
+            "proto/berth/v1/enrollment.proto",
+        ],
+        ["proto"],
+    )?;
     let out = PathBuf::from(env::var("OUT_DIR")?);
     fs::write(
         out.join("berth.v1.descriptors.bin"),

@@ -10,7 +10,7 @@ use std::{
 use anyhow::Context as _;
 use berth_common::{
     admin::AdminServer,
-    ready::Ready,
+    ready::{Blocker, Ready},
     session::agent::{AgentInfo, AgentSession},
     telemetry::{self, LogSettings, Metrics},
     tls::{self, ClientTls},
@@ -25,7 +25,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     apply,
@@ -33,10 +33,11 @@ use crate::{
     claims::Claims,
     dial::Dialer,
     events::Events,
+    identity::{Joiner, Renewer, Vault},
     index::Index,
     link::Link,
     metrics::{AgentMetrics, ServiceStates},
-    settings::{AgentSettings, TlsFiles},
+    settings::{AgentSettings, Hub, TlsFiles},
     watch::{NodesFeed, ServicesFeed, SlicesFeed, follow, follow_cluster_uid, follow_slices},
 };
 
@@ -93,9 +94,8 @@ impl Parts {
 }
 
 async fn start(settings: &AgentSettings, stop: &CancellationToken) -> anyhow::Result<Parts> {
-    let tls = client_tls(&settings.tls)?;
-    let dialer = Dialer::new(&settings.hub, Arc::clone(&tls))?;
     let client = kube_client(settings.kubeconfig.as_deref()).await?;
+    let source = Source::of(settings, &client)?;
     let instance_id = format!("{:016x}", fastrand::u64(..));
 
     let ready = Ready::new();
@@ -111,12 +111,7 @@ async fn start(settings: &AgentSettings, stop: &CancellationToken) -> anyhow::Re
     registry
         .registry_mut()
         .register_collector(Box::new(ServiceStates(Arc::clone(&broker))));
-    let link = Link::new(
-        Arc::clone(&broker),
-        dialer,
-        metrics.clone(),
-        Some(ready.register("the first session with the hub")),
-    );
+    let unready = ready.register("the first session with the hub");
     let caches = ready.register("the cluster's Services and nodes");
     let admin = AdminServer::bind(settings.admin_listen, Arc::new(registry), ready).await?;
 
@@ -128,17 +123,8 @@ async fn start(settings: &AgentSettings, stop: &CancellationToken) -> anyhow::Re
         });
     };
     let stop_events = CancellationToken::new();
-    let all_events = tokio::spawn(events.run(client.clone(), stop_events.clone()));
+    let all_events = tokio::spawn(Arc::clone(&events).run(client.clone(), stop_events.clone()));
     part("the admin server", Box::pin(admin.serve(stop.clone())));
-    part("the watch of the TLS files", {
-        let stop = stop.clone();
-        Box::pin(async move {
-            tokio::select! {
-                () = tls.watch(TLS_INTERVAL) => {}
-                () = stop.cancelled() => {}
-            }
-        })
-    });
     part("the watch of Services", {
         let feed = ServicesFeed(Arc::clone(&broker));
         Box::pin(follow(feed, Api::all(client.clone()), stop.clone()))
@@ -168,14 +154,80 @@ async fn start(settings: &AgentSettings, stop: &CancellationToken) -> anyhow::Re
     });
     part("the writer of Services", {
         let broker = Arc::clone(&broker);
-        Box::pin(apply::run(broker, client, metrics, stop.clone()))
+        Box::pin(apply::run(broker, client, metrics.clone(), stop.clone()))
     });
-    part("the link to the hub", Box::pin(link.run(stop.clone())));
+    part("the link to the hub", {
+        let (hub, stop) = (settings.hub.clone(), stop.clone());
+        Box::pin(async move {
+            let all = linked(source, hub, broker, events, metrics, unready, stop.clone());
+            if let Err(error) = all.await {
+                // What could not be known before the certificate was there.
+                error!("no link to the hub: {:#}", anyhow::Error::from(error));
+            }
+        })
+    });
     Ok(Parts {
         tasks,
         events: all_events,
         stop_events,
     })
+}
+
+/// Where the identity comes from.
+enum Source {
+    /// From files, which somebody else renews.
+    Files(Arc<ClientTls>),
+    /// From the agent's own Secret, or from the hub.
+    Own(Box<Joiner>),
+}
+
+impl Source {
+    fn of(settings: &AgentSettings, client: &Client) -> Result<Self, tls::TlsError> {
+        Ok(match &settings.enroll.secret {
+            None => Self::Files(client_tls(&settings.tls)?),
+            Some(secret) => {
+                let vault = Vault::new(client.clone(), secret.clone());
+                Self::Own(Box::new(Joiner::new(vault, settings, VERSION)?))
+            }
+        })
+    }
+}
+
+/// Gets the identity, then keeps the session, and the identity good, until `stop`.
+async fn linked(
+    source: Source,
+    hub: Hub,
+    broker: Arc<Broker>,
+    events: Arc<Events>,
+    metrics: AgentMetrics,
+    unready: Blocker,
+    stop: CancellationToken,
+) -> Result<(), tls::TlsError> {
+    match source {
+        Source::Files(tls) => {
+            let dialer = Dialer::new(&hub, Arc::clone(&tls))?;
+            let link = Link::new(broker, dialer, metrics, Some(unready));
+            tokio::select! {
+                () = link.run(stop) => {}
+                () = tls.watch(TLS_INTERVAL) => {}
+            }
+        }
+        Source::Own(joiner) => {
+            let (stored, tls) = tokio::select! {
+                found = joiner.obtain() => found,
+                () = stop.cancelled() => return Ok(()),
+            };
+            let dialer = Dialer::new(&hub, tls)?;
+            let link = Link::new(broker, dialer.clone(), metrics.clone(), Some(unready));
+            let live = link.live();
+            let renewer = Renewer::new(*joiner, stored, dialer, live, events, metrics);
+            tokio::select! {
+                () = link.run(stop) => {}
+                () = renewer.run() => {}
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Which Services these settings claim.

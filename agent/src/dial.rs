@@ -12,7 +12,7 @@ use std::{
 use berth_common::tls::{ClientTls, TlsError, server_name};
 use http::Uri;
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
-use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint};
@@ -20,7 +20,7 @@ use tower::{Service as _, service_fn};
 
 pub use self::stream::Fate;
 use self::stream::Stream;
-use crate::settings::{Hub, HubAddress};
+use crate::settings::{Host, Hub, HubAddress};
 
 /// For each of the steps.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -80,24 +80,20 @@ pub struct Connection {
 /// Where the hub is, and who we are.
 #[derive(Clone)]
 pub struct Dialer {
-    address: HubAddress,
-    name: ServerName<'static>,
+    wire: Wire,
     tls: Arc<ClientTls>,
 }
 
 impl Dialer {
     /// To the hub of these settings, with these credentials.
     pub fn new(hub: &Hub, tls: Arc<ClientTls>) -> Result<Self, TlsError> {
-        Ok(Self {
-            address: hub.address.clone(),
-            name: server_name(hub.server_name().as_str())?,
-            tls,
-        })
+        let wire = Wire::new(hub.address.clone(), hub.server_name())?;
+        Ok(Self { wire, tls })
     }
 
     /// Where the hub is.
     pub fn address(&self) -> &HubAddress {
-        &self.address
+        &self.wire.address
     }
 
     /// Our credentials.
@@ -107,8 +103,46 @@ impl Dialer {
 
     /// All steps.
     pub async fn dial(&self) -> Result<Connection, DialError> {
+        self.wire.dial(Arc::clone(&self.tls.current().config)).await
+    }
+
+    /// A TCP connection.
+    pub async fn tcp(&self) -> Result<TcpStream, DialError> {
+        self.wire.tcp().await
+    }
+
+    /// TLS over it, both ends verified.
+    pub async fn handshake(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, DialError> {
+        let config = Arc::clone(&self.tls.current().config);
+        self.wire.handshake(tcp, config).await
+    }
+
+    /// HTTP/2 over it.
+    pub async fn http2(&self, tls: TlsStream<TcpStream>) -> Result<Connection, DialError> {
+        self.wire.http2(tls).await
+    }
+}
+
+/// Where something of the hub's listens, and the name that it has to prove.
+#[derive(Clone, Debug)]
+pub struct Wire {
+    address: HubAddress,
+    name: ServerName<'static>,
+}
+
+impl Wire {
+    /// To this address, for this name.
+    pub fn new(address: HubAddress, name: &Host) -> Result<Self, TlsError> {
+        Ok(Self {
+            name: server_name(name.as_str())?,
+            address,
+        })
+    }
+
+    /// All steps, with this side of TLS.
+    pub async fn dial(&self, config: Arc<ClientConfig>) -> Result<Connection, DialError> {
         let tcp = self.tcp().await?;
-        let tls = self.handshake(tcp).await?;
+        let tls = self.handshake(tcp, config).await?;
         self.http2(tls).await
     }
 
@@ -132,9 +166,13 @@ impl Dialer {
         }
     }
 
-    /// TLS over it, both ends verified.
-    pub async fn handshake(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, DialError> {
-        let connector = TlsConnector::from(Arc::clone(&self.tls.current().config));
+    /// TLS over it.
+    pub async fn handshake(
+        &self,
+        tcp: TcpStream,
+        config: Arc<ClientConfig>,
+    ) -> Result<TlsStream<TcpStream>, DialError> {
+        let connector = TlsConnector::from(config);
         match timeout(STEP_TIMEOUT, connector.connect(self.name.clone(), tcp)).await {
             Ok(Ok(tls)) => Ok(tls),
             Ok(Err(error)) => Err(DialError::Tls {
@@ -214,7 +252,7 @@ fn tls_problem(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let error = inner.or_else(|| error.downcast_ref::<Error>())?;
     let advice = match error {
         Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
-            "the hub's certificate comes from another authority than tls.ca"
+            "the hub's certificate comes from another authority than the one trusted here"
         }
         Error::InvalidCertificate(
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -226,10 +264,10 @@ fn tls_problem(error: &(dyn std::error::Error + 'static)) -> Option<String> {
             "the hub does not trust our certificate: was it issued by this hub's authority?"
         }
         Error::AlertReceived(Alert::CertificateExpired) => {
-            "our certificate has expired: issue a new one with `berth-hub cert issue`"
+            "our certificate has expired: `berth-hub token create` or `berth-hub cert issue` make way for a new one"
         }
         Error::AlertReceived(Alert::CertificateRevoked) => {
-            "our certificate was revoked: issue a new one with `berth-hub cert issue`"
+            "our certificate was revoked: ask the hub's operator"
         }
         _ => return Some(error.to_string()),
     };

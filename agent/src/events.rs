@@ -1,4 +1,4 @@
-//! Events on Services, for people who look with `kubectl describe`. Nothing ever waits for them: they lie in a bounded
+//! Events on Services, and on the agent's own Secret, for people who look with `kubectl describe`. Nothing ever waits for them: they lie in a bounded
 //! queue, the oldest is dropped when it is full, and one that the API server does not take is lost and counted.
 
 use std::{
@@ -41,6 +41,7 @@ pub struct Events {
 
 #[derive(Debug)]
 struct Pending {
+    kind: &'static str,
     key: ServiceKey,
     uid: String,
     notice: Notice,
@@ -67,7 +68,17 @@ impl Events {
         } else {
             info!(service = %key, reason = notice.reason, "{}", notice.note);
         }
+        self.queue("Service", key, uid, notice);
+    }
+
+    /// The same about a Secret, by its namespace and name; whoever calls has said it in the log.
+    pub fn about_secret(&self, key: &ServiceKey, uid: &str, notice: Notice) {
+        self.queue("Secret", key, uid, notice);
+    }
+
+    fn queue(&self, kind: &'static str, key: &ServiceKey, uid: &str, notice: Notice) {
         let pending = Pending {
+            kind,
             key: key.clone(),
             uid: uid.to_owned(),
             notice,
@@ -114,11 +125,12 @@ impl Events {
             Err(_) => "no answer".to_owned(),
         };
         self.metrics.event("failed");
-        debug!(service = %pending.key, reason = pending.notice.reason, failure, "event lost");
+        debug!(about = %pending.key, reason = pending.notice.reason, failure, "event lost");
     }
 
     fn event(&self, pending: &Pending) -> Event {
         let Pending {
+            kind,
             key,
             uid,
             notice,
@@ -136,7 +148,7 @@ impl Events {
             reason: Some(notice.reason.to_owned()),
             regarding: Some(ObjectReference {
                 api_version: Some("v1".to_owned()),
-                kind: Some("Service".to_owned()),
+                kind: Some((*kind).to_owned()),
                 namespace: Some(key.namespace.clone()),
                 name: Some(key.name.clone()),
                 uid: Some(uid.clone()),

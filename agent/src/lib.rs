@@ -10,6 +10,7 @@ pub mod dial;
 pub mod doctor;
 pub mod events;
 pub mod explain;
+pub mod identity;
 pub mod index;
 pub mod link;
 pub mod metrics;

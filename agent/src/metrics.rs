@@ -1,7 +1,7 @@
 //! What the agent counts and measures. Names are whole here (`berth_…`), so that a name on a dashboard is found in the
 //! code.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use berth_common::telemetry::latency_buckets;
 use prometheus_client::{
@@ -28,6 +28,8 @@ pub struct AgentMetrics {
     attempts: Family<Ended, Counter>,
     writes: Family<Write, Counter>,
     events: Family<Outcome, Counter>,
+    renewals: Family<Outcome, Counter>,
+    certificate_end: Gauge,
     time_to_ip: Histogram,
 }
 
@@ -61,6 +63,8 @@ impl AgentMetrics {
             attempts: Family::default(),
             writes: Family::default(),
             events: Family::default(),
+            renewals: Family::default(),
+            certificate_end: Gauge::default(),
             time_to_ip: Histogram::new(latency_buckets()),
         };
         registry.register(
@@ -90,6 +94,16 @@ impl AgentMetrics {
             metrics.events.clone(),
         );
         registry.register(
+            "berth_agent_certificate_renewals",
+            "Renewals of the agent's own certificate, by result",
+            metrics.renewals.clone(),
+        );
+        registry.register(
+            "berth_agent_certificate_expiry_timestamp_seconds",
+            "When the agent's certificate ends, in seconds since 1970; 0 while there is none",
+            metrics.certificate_end.clone(),
+        );
+        registry.register(
             "berth_time_to_ip_seconds",
             "From the first sight of a Service to its address in its status",
             metrics.time_to_ip.clone(),
@@ -110,6 +124,19 @@ impl AgentMetrics {
     /// An event was sent, lost or dropped.
     pub fn event(&self, result: &'static str) {
         self.events.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// The certificate was renewed, or could not be.
+    pub fn renewed(&self, result: &'static str) {
+        self.renewals.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// The certificate in use ends then.
+    pub fn certificate_ends(&self, end: SystemTime) {
+        let since = end.duration_since(SystemTime::UNIX_EPOCH);
+        let seconds = since.unwrap_or_default().as_secs();
+        self.certificate_end
+            .set(i64::try_from(seconds).unwrap_or(i64::MAX));
     }
 
     /// How many events had this result.

@@ -3,19 +3,22 @@
 
 mod class;
 mod host;
+mod secret;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use berth_common::{
     settings::{self, Conflict, Setting, Settings},
     telemetry::{LOG_FILTER, LOG_FORMAT, LogSettings},
+    tls::Pin,
 };
 use serde::{Deserialize, Deserializer, de::Error};
 
 pub use class::LoadBalancerClass;
 pub use host::{Host, HubAddress};
+pub use secret::SecretName;
 
 use crate::project::AddressType;
 
@@ -27,6 +30,8 @@ pub struct AgentSettings {
     pub hub: Hub,
     /// `tls`.
     pub tls: TlsFiles,
+    /// `enroll`.
+    pub enroll: Enroll,
     /// `kubeconfig`: of the tenant cluster. `None`: the pod's own account, or `$KUBECONFIG`.
     #[serde(deserialize_with = "settings::optional_path")]
     pub kubeconfig: Option<PathBuf>,
@@ -78,6 +83,24 @@ pub struct TlsFiles {
     pub ca: PathBuf,
 }
 
+/// The settings under `enroll`: an identity that the agent gets and keeps by itself, instead of files.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Enroll {
+    /// `enroll.secret`: where key and certificate are kept. `None`: they are in files.
+    #[serde(deserialize_with = "optional")]
+    pub secret: Option<SecretName>,
+    /// `enroll.address`: needed once, with a token.
+    #[serde(deserialize_with = "optional")]
+    pub address: Option<HubAddress>,
+    /// `enroll.caHash`: needed once, with a token.
+    #[serde(deserialize_with = "optional_pin")]
+    pub ca_hash: Option<Pin>,
+    /// `enroll.tokenFile`: need not exist.
+    #[serde(deserialize_with = "settings::path")]
+    pub token_file: PathBuf,
+}
+
 impl Settings for AgentSettings {
     const TABLE: &'static [Setting] = &[
         Setting::text("hub.address", "HOST:PORT", "The hub to connect to"),
@@ -101,6 +124,30 @@ impl Settings for AgentSettings {
             "The CA that signs the hub's certificate, in PEM",
         )
         .default("/etc/berth/tls/ca.crt"),
+        Setting::text(
+            "enroll.secret",
+            "NS/NAME",
+            "The Secret in which the agent keeps a key and certificate of its own, instead of tls.cert; none: files",
+        )
+        .default(""),
+        Setting::text(
+            "enroll.address",
+            "HOST:PORT",
+            "Where the hub trades a join token for that certificate, as `berth-hub token create` says",
+        )
+        .default(""),
+        Setting::text(
+            "enroll.caHash",
+            "sha256:…",
+            "The digest of the hub's CA, by which the hub is known there",
+        )
+        .default(""),
+        Setting::text(
+            "enroll.tokenFile",
+            "FILE",
+            "The file with the join token; it is needed once, and again where the Secret was lost",
+        )
+        .default("/etc/berth/join/token"),
         Setting::text(
             "kubeconfig",
             "FILE",
@@ -167,6 +214,29 @@ fn preference<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<AddressT
         return Err(D::Error::custom("expected InternalIP, ExternalIP or both"));
     }
     Ok(types)
+}
+
+fn optional<'de, D: Deserializer<'de>, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    T: FromStr<Err = &'static str>,
+{
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(D::Error::custom)
+}
+
+fn optional_pin<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Pin>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse().map(Some).map_err(|_| {
+        D::Error::custom(
+            "expected sha256: and 64 hexadecimal digits, as `berth-hub token create` prints them",
+        )
+    })
 }
 
 fn optional_host<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Host>, D::Error> {

@@ -13,7 +13,7 @@ use berth_common::{
     ready::Ready,
     session::{held::Wanted, hub::Limits},
     telemetry::{self, Metrics},
-    tls::{ServerTls, TlsFiles},
+    tls::TlsFiles,
 };
 use kube::Client;
 use tokio::{net::TcpListener, task::JoinSet};
@@ -22,15 +22,19 @@ use tracing::{info, warn};
 
 use crate::{
     audit,
+    ca::{Authority, CaError, DEFAULT_AUTHORITY_LIFETIME, Issuing, store::Place},
+    certificates::Certificates,
     cli::KubeArgs,
+    enroll::{EnrollMetrics, Enrollments, Renewals, Tokens},
     execute::{Desires, Executor, PER_TENANT, WriteMetrics},
     health::{self, Health, Verdicts, metrics::HealthMetrics},
-    listen::{self, ListenLimits, ListenMetrics},
+    listen::{self, Clients, ListenLimits, ListenMetrics},
     metrics::{AbsentLoadBalancers, SessionMetrics},
     objects::Id,
     observe::{self, Cache, Directory},
     plan::{Allocator, Want},
     release, serve,
+    serving::Serving,
     session::Sessions,
     settings::{self, HubSettings},
     shutdown, standing,
@@ -53,6 +57,8 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     let client = client(&settings).await?;
     let (stop, stop_sessions) = (CancellationToken::new(), CancellationToken::new());
     let ready = Ready::new();
+    // Before anybody can ask: nothing that holds readiness up would be ready.
+    let caches = ready.register("the management cluster's objects");
     let mut tasks = JoinSet::new();
 
     let cache = Arc::new(Cache::default());
@@ -73,6 +79,8 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     let listening = ListenMetrics::register(metrics.registry_mut());
     let (sessions, writes) = (SessionMetrics::default(), WriteMetrics::default());
     audit::register(metrics.registry_mut());
+    let enrolling = EnrollMetrics::default();
+    enrolling.register(metrics.registry_mut());
     sessions.register(metrics.registry_mut());
     tenants.turn_gauges().register(metrics.registry_mut());
     writes.register(metrics.registry_mut());
@@ -128,28 +136,23 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         directory.clone(),
         stop.clone(),
     ));
+    let certificates = Arc::new(Certificates::default());
     tasks.spawn(standing::keep(
-        client,
+        client.clone(),
         tenants.clone(),
         directory.clone(),
+        certificates.clone(),
         started,
         stop.clone(),
     ));
 
-    let tls = ServerTls::server(
-        TlsFiles {
-            cert: settings.tls.cert.clone(),
-            key: settings.tls.key.clone(),
-            ca: settings.tls.client_ca.clone(),
-        },
-        SystemTime::now(),
-    )?;
-    info!(certificate = %tls.health(SystemTime::now()), "certificates read");
-    tasks.spawn(tls.clone().watch(CERTIFICATES_EVERY));
+    let issuing = issuing(&settings, &client).await?;
+    let serving = serving(&settings, issuing.clone())?;
+    info!(certificate = %serving.sessions().health(SystemTime::now()), "the hub's certificate is there");
+    tasks.spawn(serving.clone().keep(CERTIFICATES_EVERY));
 
     // Agents are let in when there is something to compare them with: before that, all would look unknown.
     let (reporter, health) = tonic_health::server::health_reporter();
-    let caches = ready.register("the management cluster's objects");
     let seen = async {
         directory.synced().await;
         cache.synced().await;
@@ -166,17 +169,50 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     let socket = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("cannot listen on {} (listen)", settings.listen))?;
+    let limits = ListenLimits {
+        handshakes: settings.handshakes,
+        handshakes_per_address: settings.handshakes_per_address,
+        ..ListenLimits::default()
+    };
     let incoming = listen::listen(
         socket,
-        tls,
-        settings.trust_domain.clone(),
-        ListenLimits {
-            handshakes: settings.handshakes,
-            handshakes_per_address: settings.handshakes_per_address,
-            ..ListenLimits::default()
-        },
-        listening,
+        serving.sessions().clone(),
+        Clients::Named(settings.trust_domain.clone()),
+        limits.clone(),
+        listening.clone(),
     )?;
+    let mut renewals = None;
+    if let Some(issuing) = issuing {
+        let socket = TcpListener::bind(settings.enroll.listen)
+            .await
+            .with_context(|| {
+                format!(
+                    "cannot listen on {} (enroll.listen)",
+                    settings.enroll.listen
+                )
+            })?;
+        let strangers = listen::listen(
+            socket,
+            serving.enrollment().clone(),
+            Clients::Anyone,
+            limits,
+            listening,
+        )?;
+        let tokens = Tokens::new(client.clone(), settings.enroll.tokens.clone());
+        let enrollments = Enrollments::new(client, tokens, issuing.clone(), enrolling.clone());
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            if let Err(error) = serve::serve_enrollment(strangers, enrollments, stop).await {
+                warn!("enrollment has ended: {:#}", anyhow::Error::from(error));
+            }
+        });
+        renewals = Some(Renewals::new(
+            issuing,
+            tenants.clone(),
+            certificates.clone(),
+            enrolling,
+        ));
+    }
     reporter
         .set_service_status(serve::SERVICE, tonic_health::ServingStatus::Serving)
         .await;
@@ -185,7 +221,13 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
 
     let stop_server = CancellationToken::new();
     let service = Sessions::new(tenants.clone(), sessions, stop_sessions.clone());
-    let mut server = tokio::spawn(serve::serve(incoming, service, health, stop_server.clone()));
+    let mut server = tokio::spawn(serve::serve(
+        incoming,
+        service.telling(certificates),
+        renewals,
+        health,
+        stop_server.clone(),
+    ));
     tokio::select! {
         signal = shutdown::requested() => signal?,
         ended = &mut server => ended.context("the gRPC server")??,
@@ -230,6 +272,53 @@ async fn client(settings: &HubSettings) -> anyhow::Result<Client> {
         kubeconfig: settings.kubeconfig.clone(),
     };
     Ok(cluster.client().await?)
+}
+
+/// The authority of the settings, if they name one. In a Secret it is made where there is none; of two hubs that do so at once,
+/// one is the first, and the other takes that one's.
+async fn issuing(settings: &HubSettings, client: &Client) -> anyhow::Result<Option<Arc<Issuing>>> {
+    let place = match (&settings.ca.secret, &settings.ca.dir) {
+        (Some(secret), _) => Place::Secret(client.clone(), secret.clone()),
+        (None, Some(dir)) => Place::Directory(dir.clone()),
+        (None, None) => return Ok(None),
+    };
+    let domain = &settings.trust_domain;
+    let authority = match place.authority(Some(domain)).await {
+        Err(CaError::NotFound { .. }) if settings.ca.secret.is_some() => {
+            let lifetime = DEFAULT_AUTHORITY_LIFETIME;
+            let made = Authority::create(domain.clone(), lifetime, SystemTime::now())?;
+            match place.keep_authority(&made).await {
+                Ok(()) => {
+                    info!("made a certificate authority in {place}: keep a copy of it safe");
+                    made
+                }
+                Err(CaError::AlreadyExists { .. }) => place.authority(Some(domain)).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        other => other?,
+    };
+    Ok(Some(Arc::new(Issuing::new(
+        authority,
+        settings.ca.lifetime,
+    ))))
+}
+
+fn serving(settings: &HubSettings, issuing: Option<Arc<Issuing>>) -> anyhow::Result<Serving> {
+    let now = SystemTime::now();
+    Ok(match issuing {
+        Some(issuing) if !settings.ca.server_names.is_empty() => {
+            Serving::issued(issuing, settings.ca.server_names.clone(), now)?
+        }
+        _ => {
+            let files = TlsFiles {
+                cert: settings.tls.cert.clone(),
+                key: settings.tls.key.clone(),
+                ca: settings.tls.client_ca.clone(),
+            };
+            Serving::from_files(files, now)?
+        }
+    })
 }
 
 /// Above every number of an earlier process: the seconds since 1970 leave room for a million sessions each.

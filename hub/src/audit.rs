@@ -47,6 +47,10 @@ pub struct Subject<'a> {
     pub serial: Option<&'a Serial>,
     /// The number of its session.
     pub session: Option<u64>,
+    /// The id of the join token that was shown: never the token.
+    pub token: Option<&'a str>,
+    /// The serial number of the certificate that one was issued for.
+    pub former: Option<&'a Serial>,
 }
 
 impl<'a> Subject<'a> {
@@ -109,6 +113,7 @@ fn write(event: &'static str, subject: &Subject<'_>, reason: &str, detail: &str)
     };
     let peer = subject.peer.map(|peer| peer.to_string());
     let serial = subject.serial.map(ToString::to_string);
+    let former = subject.former.map(ToString::to_string);
     info!(
         target: AUDIT,
         event,
@@ -117,6 +122,8 @@ fn write(event: &'static str, subject: &Subject<'_>, reason: &str, detail: &str)
         reason,
         serial = serial.as_deref(),
         session = subject.session,
+        token = subject.token,
+        former = former.as_deref(),
         detail = shortened(detail),
         suppressed = (suppressed > 0).then_some(suppressed),
     );

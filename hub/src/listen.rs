@@ -4,6 +4,7 @@
 
 mod accepted;
 mod budget;
+mod expiry;
 mod frames;
 mod metrics;
 mod refusal;
@@ -18,11 +19,11 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use berth_common::{
-    identity::{CertificateFacts, Identity, TrustDomain, identity_of},
+    identity::{CertificateFacts, IdentityError, TrustDomain, identity_of},
     tls::{ALPN_H2, ServerTls},
 };
 use futures::Stream;
@@ -36,7 +37,8 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{debug, info, warn};
 
-pub use accepted::{Accepted, Hangup, Peer};
+pub use accepted::{Accepted, Hangup, Holder, Peer};
+pub use expiry::Expiry;
 pub use metrics::ListenMetrics;
 pub use refusal::Refusal;
 
@@ -52,6 +54,15 @@ const ACCEPTED_QUEUE: usize = 64;
 /// How long to wait after `accept` failed, which it does when file descriptors have run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Whom a door is for.
+#[derive(Clone, Debug)]
+pub enum Clients {
+    /// Holders of a certificate of our CA, in this trust domain.
+    Named(TrustDomain),
+    /// Anybody: who comes has no certificate yet, asks one question, and is gone.
+    Anyone,
+}
+
 /// How much the door lets in. The defaults suit a hub of thousands of tenants.
 #[derive(Clone, Debug)]
 pub struct ListenLimits {
@@ -65,6 +76,10 @@ pub struct ListenLimits {
     pub handshakes_per_address: usize,
     /// Connections open at once under one identity. An agent needs one, and a second one while it reconnects.
     pub connections_per_identity: usize,
+    /// Connections open at once of one address, where clients have no identity.
+    pub connections_per_address: usize,
+    /// How long a connection without an identity may be open.
+    pub anonymous: Duration,
 }
 
 impl Default for ListenLimits {
@@ -75,6 +90,8 @@ impl Default for ListenLimits {
             handshakes: 256,
             handshakes_per_address: 64,
             connections_per_identity: 32,
+            connections_per_address: 128,
+            anonymous: Duration::from_secs(30),
         }
     }
 }
@@ -112,7 +129,7 @@ impl Stream for Incoming {
 pub fn listen(
     socket: TcpListener,
     tls: Arc<ServerTls>,
-    trust_domain: TrustDomain,
+    clients: Clients,
     limits: ListenLimits,
     metrics: ListenMetrics,
 ) -> io::Result<Incoming> {
@@ -120,16 +137,22 @@ pub fn listen(
     let (sender, accepted) = mpsc::channel(ACCEPTED_QUEUE);
     let door = Arc::new(Door {
         tls,
-        trust_domain,
         handshakes: Arc::new(Semaphore::new(limits.handshakes)),
         per_address: Slots::new(limits.handshakes_per_address),
-        per_identity: Slots::new(limits.connections_per_identity),
+        per_holder: Slots::new(match &clients {
+            Clients::Named(_) => limits.connections_per_identity,
+            Clients::Anyone => limits.connections_per_address,
+        }),
+        clients,
         lines: LineBudget::default(),
         limits,
         metrics,
         sender,
     });
-    info!(address = %local, "listening for agents");
+    match &door.clients {
+        Clients::Named(_) => info!(address = %local, "listening for agents"),
+        Clients::Anyone => info!(address = %local, "listening for agents that are to be admitted"),
+    }
     let mut tasks = JoinSet::new();
     tasks.spawn(accept(socket, door));
     Ok(Incoming {
@@ -142,10 +165,10 @@ pub fn listen(
 /// What every handshake shares.
 struct Door {
     tls: Arc<ServerTls>,
-    trust_domain: TrustDomain,
+    clients: Clients,
     handshakes: Arc<Semaphore>,
     per_address: Slots<std::net::IpAddr>,
-    per_identity: Slots<Option<Identity>>,
+    per_holder: Slots<Holder>,
     lines: LineBudget,
     limits: ListenLimits,
     metrics: ListenMetrics,
@@ -213,35 +236,22 @@ impl Door {
         if stream.get_ref().1.alpn_protocol() != Some(ALPN_H2) {
             return Err(Refusal::NotH2);
         }
-        let peer = self.peer(&stream, remote)?;
-        let identity = peer.identity.as_ref().ok().map(|it| it.identity.clone());
+        let (peer, holder) = match &self.clients {
+            Clients::Named(trust_domain) => {
+                let peer = peer(&stream, remote, trust_domain)?;
+                let identity = peer.identity.as_ref().ok().map(|it| it.identity.clone());
+                (peer, Holder::Identity(identity))
+            }
+            Clients::Anyone => {
+                let peer = stranger(remote, self.limits.anonymous);
+                (peer, Holder::Address(address_key(remote.ip())))
+            }
+        };
         let slot = self
-            .per_identity
-            .take(identity)
+            .per_holder
+            .take(holder)
             .ok_or(Refusal::TooManyConnections)?;
         Ok(Accepted::new(stream, peer, slot, self.metrics.clone()))
-    }
-
-    fn peer(&self, stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Result<Peer, Refusal> {
-        let leaf: &CertificateDer<'_> = stream
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(<[_]>::first)
-            .ok_or(Refusal::NoCertificate)?;
-        let identity = identity_of(leaf, &self.trust_domain);
-        let serial = match &identity {
-            Ok(certificate) => Some(certificate.serial.clone()),
-            Err(_) => CertificateFacts::from_der(leaf)
-                .ok()
-                .map(|facts| facts.serial),
-        };
-        Ok(Peer {
-            identity,
-            serial,
-            remote,
-            hangup: Hangup::default(),
-        })
     }
 
     /// Counts a refusal, and says it while the lines last.
@@ -260,6 +270,53 @@ impl Door {
             warn!(%remote, reason = refusal.reason(), unsaid, "connection refused: {refusal}");
         }
     }
+}
+
+fn peer(
+    stream: &TlsStream<TcpStream>,
+    remote: SocketAddr,
+    trust_domain: &TrustDomain,
+) -> Result<Peer, Refusal> {
+    let leaf: &CertificateDer<'_> = stream
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(<[_]>::first)
+        .ok_or(Refusal::NoCertificate)?;
+    let identity = identity_of(leaf, trust_domain);
+    let serial = match &identity {
+        Ok(certificate) => Some(certificate.serial.clone()),
+        Err(_) => CertificateFacts::from_der(leaf)
+            .ok()
+            .map(|facts| facts.serial),
+    };
+    let expires = identity
+        .as_ref()
+        .map_or_else(|_| SystemTime::now(), |certificate| certificate.not_after);
+    Ok(Peer {
+        identity,
+        serial,
+        remote,
+        hangup: Hangup::default(),
+        expiry: Expiry::new(expires),
+    })
+}
+
+/// A peer without a certificate. Its connection ends after a while whatever it does.
+fn stranger(remote: SocketAddr, allowed: Duration) -> Peer {
+    let peer = Peer {
+        identity: Err(IdentityError::NoCertificate),
+        serial: None,
+        remote,
+        hangup: Hangup::default(),
+        expiry: Expiry::new(SystemTime::now() + allowed),
+    };
+    let hangup = peer.hangup.clone();
+    tokio::spawn(async move {
+        sleep(allowed).await;
+        hangup.hang_up();
+    });
+    peer
 }
 
 /// Without delay, for messages are small and awaited; and with an end to waiting for a dead peer.

@@ -6,7 +6,13 @@ mod refusals;
 use std::{sync::Arc, time::Duration};
 
 use berth_common::{identity::Identity, session::MESSAGE_BYTES};
-use berth_wire::{slim, v1::agent_service_server::AgentServiceServer};
+use berth_wire::{
+    slim,
+    v1::{
+        agent_service_server::AgentServiceServer, enrollment_server::EnrollmentServer,
+        renewal_server::RenewalServer,
+    },
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Request, Status, body::Body, service::interceptor::InterceptedService, transport::Server,
@@ -15,6 +21,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tower::util::{MapRequestLayer, MapResponseLayer};
 
 use crate::{
+    enroll::{Enrollments, Renewals},
     listen::{Incoming, Peer},
     session::Sessions,
 };
@@ -22,6 +29,9 @@ use refusals::Refusals;
 
 /// The name under which `grpc.health.v1` answers for the sessions' service, besides the empty one.
 pub const SERVICE: &str = "berth.v1.AgentService";
+
+/// Large enough for a request that is refused as too large, in words.
+const CERTIFICATE_MESSAGE_BYTES: usize = 256 * 1024;
 
 /// Why the server could not run.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +51,7 @@ pub enum ServeError {
 pub async fn serve<H: Health>(
     incoming: Incoming,
     sessions: Sessions,
+    renewals: Option<Renewals>,
     health: HealthServer<H>,
     stop: CancellationToken,
 ) -> Result<(), ServeError> {
@@ -48,12 +59,49 @@ pub async fn serve<H: Health>(
         .register_encoded_file_descriptor_set(berth_wire::DESCRIPTORS)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()?;
-    // PITFALLS 2: what is not set here reaches hyper as no limit at all. No maximum age (PITFALLS 1).
     let metrics = sessions.metrics().clone();
-    Server::builder()
+    bounded()
         .layer(tower::layer::layer_fn(move |inner| {
             Refusals::new(inner, metrics.clone())
         }))
+        .layer(MapResponseLayer::new(|response: http::Response<Body>| {
+            response.map(slim::sent)
+        }))
+        .layer(MapRequestLayer::new(|request: http::Request<Body>| {
+            request.map(slim::received)
+        }))
+        .add_service(AgentServiceServer::new(sessions).max_decoding_message_size(MESSAGE_BYTES))
+        .add_optional_service(renewals.map(|renewals| {
+            RenewalServer::new(renewals).max_decoding_message_size(CERTIFICATE_MESSAGE_BYTES)
+        }))
+        .add_service(InterceptedService::new(health, anyone))
+        .add_service(InterceptedService::new(reflection, admins))
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+/// Serves those who have no certificate yet: the one call by which they get one.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_enrollment(
+    incoming: Incoming,
+    enrollments: Enrollments,
+    stop: CancellationToken,
+) -> Result<(), ServeError> {
+    bounded()
+        .add_service(
+            EnrollmentServer::new(enrollments).max_decoding_message_size(CERTIFICATE_MESSAGE_BYTES),
+        )
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await?;
+    Ok(())
+}
+
+/// PITFALLS 2: what is not set here reaches hyper as no limit at all. No maximum age (PITFALLS 1).
+fn bounded() -> Server {
+    Server::builder()
         .max_concurrent_streams(8)
         .http2_max_local_error_reset_streams(Some(64))
         .http2_max_pending_accept_reset_streams(Some(20))
@@ -62,18 +110,6 @@ pub async fn serve<H: Health>(
         .http2_keepalive_timeout(Some(Duration::from_secs(10)))
         .initial_stream_window_size(256 * 1024)
         .initial_connection_window_size(512 * 1024)
-        .layer(MapResponseLayer::new(|response: http::Response<Body>| {
-            response.map(slim::sent)
-        }))
-        .layer(MapRequestLayer::new(|request: http::Request<Body>| {
-            request.map(slim::received)
-        }))
-        .add_service(AgentServiceServer::new(sessions).max_decoding_message_size(MESSAGE_BYTES))
-        .add_service(InterceptedService::new(health, anyone))
-        .add_service(InterceptedService::new(reflection, admins))
-        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
-        .await?;
-    Ok(())
 }
 
 /// Health is for everyone whom the hub knows by name.

@@ -6,12 +6,13 @@ mod outlet;
 use std::{
     pin::Pin,
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use berth_common::{
     identity::{Identity, PeerCertificate, TenantName},
     session::{ProtocolError, REASON_TRAILER, TENANT_UNKNOWN},
+    tls::Validity,
 };
 use berth_wire::v1::{self, agent_service_server::AgentService};
 use futures::{Stream, StreamExt as _};
@@ -22,6 +23,7 @@ use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
     audit,
+    certificates::Certificates,
     listen::Peer,
     metrics::SessionMetrics,
     tenants::{Credential, Ending, Heard, Next, Refused, Rejected, Seat, Tenants},
@@ -46,6 +48,7 @@ type Said = Result<Box<v1::HubMessage>, Status>;
 #[derive(Clone)]
 pub struct Sessions {
     tenants: Arc<Tenants>,
+    certificates: Arc<Certificates>,
     metrics: SessionMetrics,
     stop: CancellationToken,
 }
@@ -55,6 +58,7 @@ impl Sessions {
     pub fn new(tenants: Arc<Tenants>, metrics: SessionMetrics, stop: CancellationToken) -> Self {
         Self {
             tenants,
+            certificates: Arc::default(),
             metrics,
             stop,
         }
@@ -63,6 +67,13 @@ impl Sessions {
     /// The figures that are kept.
     pub fn metrics(&self) -> &SessionMetrics {
         &self.metrics
+    }
+
+    /// The same, which tells here what certificates they have seen.
+    #[must_use]
+    pub fn telling(mut self, certificates: Arc<Certificates>) -> Self {
+        self.certificates = certificates;
+        self
     }
 
     fn refused(&self, peer: &Peer, label: &'static str, status: Status) -> Status {
@@ -105,11 +116,12 @@ impl AgentService for Sessions {
             serial: certificate.serial.clone(),
             not_before: certificate.not_before,
         };
-        let expires = certificate.not_after;
+        let validity = Validity::from(certificate);
         let seat = self
             .tenants
             .open(&tenant, credential, Instant::now())
             .map_err(|refused| self.refused(&peer, refused.label(), status_of_refused(&refused)))?;
+        self.certificates.shown(&tenant, validity);
         let span = info_span!("session", %tenant, session = seat.number());
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         let (messages, asked) = Outlet::new(receiver);
@@ -117,7 +129,6 @@ impl AgentService for Sessions {
             seat: Arc::new(seat),
             metrics: self.metrics.clone(),
             tenant,
-            expires,
             peer,
         };
         let stop = self.stop.clone();
@@ -210,7 +221,6 @@ struct Shell {
     metrics: SessionMetrics,
     tenant: TenantName,
     peer: Arc<Peer>,
-    expires: SystemTime,
 }
 
 /// How a session ended.
@@ -234,17 +244,13 @@ impl Shell {
         stop: CancellationToken,
     ) {
         let _live = self.metrics.live();
-        let expired = self
-            .expires
-            .duration_since(SystemTime::now())
-            .unwrap_or_default();
         let ended = tokio::select! {
             ended = self.read(&mut messages) => ended,
             ended = self.write(&sender) => ended,
             () = asked.stalled() => Ended::Stalled,
             () = sender.closed() => Ended::Lost,
             () = stop.cancelled() => Ended::ByHub("leaving", Status::unavailable("this hub is leaving; come back")),
-            () = tokio::time::sleep(expired) => {
+            () = self.peer.expiry.passed() => {
                 Ended::ByHub("expired", Status::unauthenticated("the client certificate has expired"))
             }
         };

@@ -10,6 +10,8 @@ use berth_common::{
 };
 use serde::{Deserialize, Deserializer, de::Error};
 
+use crate::ca::{Lifetime, store::SecretRef};
+
 /// The settings of `berth-hub`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -39,6 +41,10 @@ pub struct HubSettings {
     pub snapshots: usize,
     /// `tls`.
     pub tls: TlsFiles,
+    /// `ca`.
+    pub ca: Authority,
+    /// `enroll`.
+    pub enroll: Enroll,
     /// `log`.
     pub log: LogSettings,
 }
@@ -66,6 +72,66 @@ pub struct TlsFiles {
     /// `tls.clientCa`: the CA of the agents' and admins' certificates.
     #[serde(deserialize_with = "settings::path")]
     pub client_ca: PathBuf,
+}
+
+/// The settings under `ca`: the authority that the hub issues certificates with. With neither Secret nor directory it issues none.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Authority {
+    /// `ca.secret`: made at the first start, where there is none.
+    #[serde(deserialize_with = "optional_secret")]
+    pub secret: Option<SecretRef>,
+    /// `ca.dir`.
+    #[serde(deserialize_with = "settings::optional_path")]
+    pub dir: Option<PathBuf>,
+    /// `ca.serverNames`: where there are any, the hub issues its own certificate and reads no files.
+    pub server_names: Vec<String>,
+    /// `ca.lifetime`: of agents' certificates, and of the hub's own.
+    #[serde(deserialize_with = "lifetime")]
+    pub lifetime: Lifetime,
+}
+
+impl Authority {
+    /// Whether the hub issues certificates.
+    pub fn is_there(&self) -> bool {
+        self.secret.is_some() || self.dir.is_some()
+    }
+}
+
+/// The settings under `enroll`: how clusters are admitted by join tokens.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Enroll {
+    /// `enroll.listen`: where agents without a certificate connect. Only where the hub issues certificates.
+    #[serde(deserialize_with = "settings::socket_addr")]
+    pub listen: SocketAddr,
+    /// `enroll.tokens`: where join tokens are kept.
+    #[serde(deserialize_with = "secret")]
+    pub tokens: SecretRef,
+}
+
+fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SecretRef, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|error| D::Error::custom(format!("expected NAMESPACE/NAME; this {error}")))
+}
+
+fn optional_secret<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<SecretRef>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    text.parse()
+        .map(Some)
+        .map_err(|error| D::Error::custom(format!("expected NAMESPACE/NAME; this {error}")))
+}
+
+fn lifetime<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Lifetime, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse()
+        .map_err(|error| D::Error::custom(format!("expected a lifetime such as 24h; this {error}")))
 }
 
 /// Who gives the management Services their addresses: which way to ask for the same address again.
@@ -162,6 +228,42 @@ impl Settings for HubSettings {
             "The CA that signs agents' and admins' certificates, in PEM",
         )
         .default("/etc/berth/tls/ca.crt"),
+        Setting::text(
+            "ca.secret",
+            "NS/NAME",
+            "The Secret with the CA that issues agents' certificates, made where there is none; none: they come from elsewhere",
+        )
+        .default(""),
+        Setting::text(
+            "ca.dir",
+            "DIR",
+            "The directory with that CA (ca.crt, ca.key) instead of a Secret",
+        )
+        .default(""),
+        Setting::list(
+            "ca.serverNames",
+            "NAME,…",
+            "The names and addresses that the hub issues its own certificate for; none: it reads tls.cert",
+        )
+        .default(""),
+        Setting::text(
+            "ca.lifetime",
+            "TIME",
+            "How long the certificates live that the hub issues; agents renew them at half of it",
+        )
+        .default("24h"),
+        Setting::text(
+            "enroll.listen",
+            "IP:PORT",
+            "Where agents trade a join token for a certificate, if the hub has a CA: gRPC over TLS",
+        )
+        .default("0.0.0.0:8444"),
+        Setting::text(
+            "enroll.tokens",
+            "NS/NAME",
+            "The Secret with the join tokens, which `berth-hub token create` makes",
+        )
+        .default("berth-system/berth-join-tokens"),
         LOG_FORMAT,
         LOG_FILTER,
     ];
@@ -172,6 +274,29 @@ impl Settings for HubSettings {
             return Err(Conflict {
                 keys: &["listen", "adminListen"],
                 rule: "listen and adminListen must be different addresses".to_owned(),
+            });
+        }
+        for (key, other) in [("listen", self.listen), ("adminListen", self.admin_listen)] {
+            if self.ca.is_there() && other == self.enroll.listen && other.port() != 0 {
+                return Err(Conflict {
+                    keys: match key {
+                        "listen" => &["listen", "enroll.listen"],
+                        _ => &["adminListen", "enroll.listen"],
+                    },
+                    rule: format!("{key} and enroll.listen must be different addresses"),
+                });
+            }
+        }
+        if self.ca.secret.is_some() && self.ca.dir.is_some() {
+            return Err(Conflict {
+                keys: &["ca.secret", "ca.dir"],
+                rule: "ca.secret and ca.dir cannot both be given".to_owned(),
+            });
+        }
+        if !self.ca.is_there() && !self.ca.server_names.is_empty() {
+            return Err(Conflict {
+                keys: &["ca.serverNames", "ca.secret"],
+                rule: "ca.serverNames needs a CA: give ca.secret or ca.dir".to_owned(),
             });
         }
         if self.tls.cert == self.tls.key {
@@ -248,6 +373,20 @@ mod tests {
             (
                 "allocator: cilium",
                 r#"allocator: "cilium" (hub.yaml): expected metallb or other"#,
+            ),
+            (
+                "ca: {secret: berth-ca}",
+                r#"ca.secret: "berth-ca" (hub.yaml): expected NAMESPACE/NAME; this is not of the form NAMESPACE/NAME"#,
+            ),
+            (
+                "ca: {lifetime: soon}",
+                "ca.lifetime: \"soon\" (hub.yaml): expected a lifetime such as 24h; this is not a lifetime; write a whole number \
+                 and s, m, h, d or y, such as 24h, 90d or 1y",
+            ),
+            (
+                "ca: {serverNames: [hub.example]}",
+                "ca.serverNames needs a CA: give ca.secret or ca.dir \
+                 (ca.serverNames: [\"hub.example\"] from hub.yaml, ca.secret: \"\" from default)",
             ),
             (
                 "handshakes: 0",

@@ -4,10 +4,13 @@
 use std::{
     collections::BTreeMap,
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
-use berth_common::identity::TenantName;
+use berth_common::{
+    identity::TenantName,
+    tls::{Validity, format_time, renewal},
+};
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
@@ -21,6 +24,7 @@ use tracing::warn;
 
 use crate::{
     api::{Tenant, TenantStatus},
+    certificates::Certificates,
     objects::FIELD_MANAGER,
     observe,
     plan::held_message,
@@ -35,6 +39,9 @@ const AT_MOST_EVERY: Duration = Duration::from_millis(200);
 
 const CONNECTED: &str = "Connected";
 const HELD: &str = "DeletionsHeld";
+const EXPIRING: &str = "CertificateExpiring";
+
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// How a tenant's connection reads to people.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +94,56 @@ impl News {
 fn held(name: &TenantName, standing: &Standing) -> Option<String> {
     let held = standing.held;
     (held > 0).then(|| held_message(name, held, held + standing.services))
+}
+
+/// The message of the condition that stands while a certificate should have been renewed long ago, and when to look again: it counts
+/// hours, so that it is written once in an hour.
+fn expiring(validity: &Validity, now: SystemTime) -> (Option<String>, Duration) {
+    const SOON: Duration = Duration::from_millis(100);
+    let left = validity.left(now);
+    if let Ok(until) = renewal::late(validity).duration_since(now)
+        && !until.is_zero()
+    {
+        return (None, until.max(SOON));
+    }
+    let hours = left.as_secs() / HOUR.as_secs() + 1;
+    let plural = if hours == 1 { "hour" } else { "hours" };
+    let end = format_time(validity.not_after);
+    let advice = "the agent's log says why it is not renewed; without another one it has to be admitted anew with `berth-hub token create`";
+    let message = match left.is_zero() {
+        true => format!("the agent's certificate has expired on {end}: {advice}"),
+        false => format!(
+            "the agent's certificate ends in less than {hours} {plural}, on {end}: {advice}"
+        ),
+    };
+    let next = left.saturating_sub(HOUR * u32::try_from(hours - 1).unwrap_or(0));
+    (Some(message), next.max(SOON))
+}
+
+/// Puts a condition in, changes its message, or takes it away.
+fn stand(
+    conditions: &mut Vec<Condition>,
+    kind: &'static str,
+    reason: &'static str,
+    message: Option<String>,
+    wall: Timestamp,
+) {
+    let told = conditions.iter().position(|c| c.type_ == kind);
+    match (told, message) {
+        (None, None) => {}
+        (Some(at), None) => {
+            conditions.remove(at);
+        }
+        (Some(at), Some(message)) => conditions[at].message = message,
+        (None, Some(message)) => conditions.push(Condition {
+            type_: kind.into(),
+            status: "True".into(),
+            reason: reason.into(),
+            message,
+            last_transition_time: Time(wall),
+            observed_generation: None,
+        }),
+    }
 }
 
 /// What to write about one tenant now, and when to look again. `since` is when the standing began to be what it is.
@@ -168,6 +225,7 @@ pub async fn keep(
     client: Client,
     tenants: Arc<Tenants>,
     records: Arc<impl Records>,
+    certificates: Arc<Certificates>,
     started: Instant,
     stop: CancellationToken,
 ) {
@@ -176,7 +234,8 @@ pub async fn keep(
     loop {
         let changed = tenants.changed();
         let moved = records.changed();
-        tokio::pin!(changed, moved);
+        let shown = certificates.changed();
+        tokio::pin!(changed, moved, shown);
         let now = Instant::now();
         let standings = tenants.standings();
         let mut again = None;
@@ -190,9 +249,20 @@ pub async fn keep(
                 entry.1 = now;
             }
             entry.0 = standing;
-            let (write, revisit) = due(&name, &entry.0, &current, entry.1, now, Timestamp::now());
+            let wall = Timestamp::now();
+            let (write, revisit) = due(&name, &entry.0, &current, entry.1, now, wall);
             again = earlier(again, revisit);
-            if let Some(status) = write {
+            let mut next = write.unwrap_or_else(|| current.clone());
+            // Of whom no certificate was seen since this process began, nothing new is known.
+            if let Some(validity) = certificates.of(&name) {
+                let (message, in_time) = expiring(&validity, SystemTime::now());
+                stand(&mut next.conditions, EXPIRING, "NotRenewed", message, wall);
+                if !validity.left(SystemTime::now()).is_zero() {
+                    again = earlier(again, Some(now + in_time));
+                }
+            }
+            if next != current {
+                let status = next;
                 let claimed = status
                     .cluster_uid
                     .clone()
@@ -220,6 +290,7 @@ pub async fn keep(
             () = stop.cancelled() => return,
             () = &mut changed => {}
             () = &mut moved => {}
+            () = &mut shown => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         tokio::select! {
@@ -271,6 +342,46 @@ mod tests {
 
     fn acme() -> TenantName {
         TenantName::parse("acme").unwrap()
+    }
+
+    #[test]
+    fn an_old_certificate_is_told_by_the_hour_and_a_new_one_takes_that_back() {
+        let start = SystemTime::UNIX_EPOCH + 1_000 * HOUR;
+        let validity = Validity {
+            not_before: start - renewal::CLOCK_SKEW,
+            not_after: start + 24 * HOUR,
+        };
+        let minute = Duration::from_secs(60);
+        let (none, again) = expiring(&validity, start + 12 * HOUR);
+        assert_eq!((none, again), (None, 4 * HOUR));
+        let (told, again) = expiring(&validity, start + 17 * HOUR + 10 * minute);
+        assert!(told.unwrap().contains("in less than 7 hours"));
+        assert_eq!(again, 50 * minute);
+        let (told, _) = expiring(&validity, start + 23 * HOUR + minute);
+        let told = told.unwrap();
+        assert!(told.contains("in less than 1 hour,"), "{told}");
+        let (over, _) = expiring(&validity, start + 25 * HOUR);
+        assert!(over.unwrap().contains("has expired on"));
+
+        let mut conditions = Vec::new();
+        stand(
+            &mut conditions,
+            EXPIRING,
+            "NotRenewed",
+            Some(told.clone()),
+            at(0),
+        );
+        stand(
+            &mut conditions,
+            EXPIRING,
+            "NotRenewed",
+            Some("later".into()),
+            at(9),
+        );
+        assert_eq!(conditions[0].message, "later");
+        assert_eq!(conditions[0].last_transition_time, Time(at(0)));
+        stand(&mut conditions, EXPIRING, "NotRenewed", None, at(10));
+        assert!(conditions.is_empty());
     }
 
     fn at(seconds: i64) -> Timestamp {

@@ -28,6 +28,8 @@ pub(crate) const HUB_ALL: &[&str] = &[
     "service.loadBalancerClass=example.com/lb",
     r"service.annotations.example\.com/pool=blue",
     r"serviceAccount.annotations.example\.com/role=hub",
+    "service.enrollNodePort=31444",
+    "tls.secretName=berth-hub-tls",
     "tls.clientCA.secretName=berth-ca",
     "podLabels.team=net",
     "podAnnotations.note=x",
@@ -42,6 +44,9 @@ pub(crate) const HUB_ALL: &[&str] = &[
 /// The same for the agent.
 pub(crate) const AGENT_ALL: &[&str] = &[
     ADDRESS,
+    "enroll.address=hub.example.com:8444",
+    "enroll.caHash=sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
+    "enroll.token=berth-join-aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "kind=DaemonSet",
     "networkPolicy.enabled=true",
     "networkPolicy.metricsFrom[0].podSelector.matchLabels.app=prometheus",

@@ -41,6 +41,21 @@ const AGENT_RIGHTS: &[Row] = &[
     ("events.k8s.io",    "events",          "",            "create"),
 ];
 
+/// In the hub's own namespace.
+#[rustfmt::skip]
+const HUB_RIGHTS_AT_HOME: &[Row] = &[
+    ("", "secrets", "",                  "create"),
+    ("", "secrets", "berth-ca",          "get"),
+    ("", "secrets", "berth-join-tokens", "get update"),
+];
+
+/// In the agent's own namespace.
+#[rustfmt::skip]
+const AGENT_RIGHTS_AT_HOME: &[Row] = &[
+    ("", "secrets", "",                     "create"),
+    ("", "secrets", "berth-agent-identity", "get update"),
+];
+
 /// Group, resource and name, with the verbs.
 type Rights = BTreeMap<[String; 3], BTreeSet<String>>;
 
@@ -53,19 +68,26 @@ fn table(rows: &[Row]) -> Rights {
         .collect()
 }
 
-/// What the objects give to the account of their workload.
+/// What the objects give to the account of their workload, everywhere.
 fn rights(objects: &[Value]) -> Result<Rights> {
-    ensure!(
-        !objects
-            .iter()
-            .any(|object| ["Role", "RoleBinding"].contains(&kind(object))),
-        "rights in a namespace are not looked at here"
-    );
-    let role = only(objects, "ClusterRole")?;
-    let binding = only(objects, "ClusterRoleBinding")?;
+    given(objects, "ClusterRole")
+}
+
+/// What they give it in its own namespace, beyond that.
+fn rights_at_home(objects: &[Value]) -> Result<Rights> {
+    let namespace = &workload(objects)?["metadata"]["namespace"];
+    ensure!(only(objects, "Role")?["metadata"]["namespace"] == *namespace);
+    ensure!(only(objects, "RoleBinding")?["metadata"]["namespace"] == *namespace);
+    given(objects, "Role")
+}
+
+fn given(objects: &[Value], role_kind: &str) -> Result<Rights> {
+    let role = only(objects, role_kind)?;
+    let binding = only(objects, &format!("{role_kind}Binding"))?;
     let workload = workload(objects)?;
     let account = &workload["spec"]["template"]["spec"]["serviceAccountName"];
     ensure!(binding["roleRef"]["name"] == role["metadata"]["name"]);
+    ensure!(binding["roleRef"]["kind"] == role_kind);
     let subjects = binding["subjects"].as_array().context("subjects")?;
     ensure!(subjects.len() == 1 && subjects[0]["name"] == *account);
     ensure!(subjects[0]["namespace"] == workload["metadata"]["namespace"]);
@@ -104,12 +126,41 @@ fn the_hub_has_exactly_these_rights() {
     assert_eq!(rights(&rendered).unwrap(), table(HUB_RIGHTS));
 }
 
+/// The CA and the tokens, and no other Secret; none at all where the hub issues nothing.
+#[test]
+fn the_hub_has_exactly_these_rights_at_home() {
+    let rendered = render(HUB, &[]).unwrap();
+    assert_eq!(
+        rights_at_home(&rendered).unwrap(),
+        table(HUB_RIGHTS_AT_HOME)
+    );
+    let rendered = render(HUB, &["ca.create=false"]).unwrap();
+    assert_eq!(
+        rights_at_home(&rendered).unwrap(),
+        table(&HUB_RIGHTS_AT_HOME[1..])
+    );
+    let rendered = render(HUB, &["ca.secretName=", "tls.secretName=own"]).unwrap();
+    assert!(only(&rendered, "Role").is_err() && only(&rendered, "RoleBinding").is_err());
+}
+
 #[test]
 fn the_agent_has_exactly_these_rights() {
     for kind in ["kind=Deployment", "kind=DaemonSet"] {
         let rendered = render(AGENT, &[ADDRESS, kind]).unwrap();
         assert_eq!(rights(&rendered).unwrap(), table(AGENT_RIGHTS));
     }
+}
+
+/// The one Secret with its identity; none where somebody else keeps that.
+#[test]
+fn the_agent_has_exactly_these_rights_at_home() {
+    for kind in ["kind=Deployment", "kind=DaemonSet"] {
+        let rendered = render(AGENT, &[ADDRESS, kind]).unwrap();
+        let rights = rights_at_home(&rendered).unwrap();
+        assert_eq!(rights, table(AGENT_RIGHTS_AT_HOME));
+    }
+    let rendered = render(AGENT, &[ADDRESS, "tlsSecretName=own"]).unwrap();
+    assert!(only(&rendered, "Role").is_err() && only(&rendered, "RoleBinding").is_err());
 }
 
 /// What `berth-hub doctor` asks for is what the chart gives, or people are sent to mend what is right.
@@ -146,9 +197,7 @@ fn without_rbac_nobody_is_given_anything() {
     ] {
         let rendered = render(chart, sets).unwrap();
         assert!(
-            !rendered
-                .iter()
-                .any(|object| kind(object).starts_with("ClusterRole")),
+            !rendered.iter().any(|object| kind(object).contains("Role")),
             "{chart}"
         );
     }

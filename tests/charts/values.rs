@@ -49,6 +49,11 @@ fn a_value_that_cannot_be_is_refused_in_plain_words() {
         ),
         (
             HUB,
+            &["ca.secretName="],
+            "the hub needs a certificate: set ca.secretName, or tls.secretName",
+        ),
+        (
+            HUB,
             &["replicas=2"],
             "at '/replicas': maximum: got 2, want 1",
         ),
@@ -71,6 +76,11 @@ fn a_value_that_cannot_be_is_refused_in_plain_words() {
             AGENT,
             &["hub.address=https://hub:8443"],
             "at '/hub/address': 'https://hub:8443' does not match pattern",
+        ),
+        (
+            AGENT,
+            &[ADDRESS, "enroll.token=berth-join-short"],
+            "at '/enroll/token': 'berth-join-short' does not match pattern",
         ),
         (
             AGENT,
@@ -113,10 +123,22 @@ fn settings<S: Settings>(name: &str, sets: &[&str]) -> Result<S> {
 
 #[test]
 fn the_hub_accepts_the_settings_that_its_chart_gives_it() {
-    // The chart's defaults are the hub's own.
+    // The chart's defaults are the hub's own, but for the CA, which only a chart can name.
     let own: HubSettings = resolve(&Inputs::default()).unwrap().parse().unwrap();
-    assert_eq!(settings::<HubSettings>(HUB, &[]).unwrap(), own);
+    let without = ["ca.secretName=", "tls.secretName=berth-hub-tls"];
+    assert_eq!(settings::<HubSettings>(HUB, &without).unwrap(), own);
+    let given = settings::<HubSettings>(HUB, &[]).unwrap();
+    assert_eq!(
+        given.ca.secret.unwrap().to_string(),
+        "berth-system/berth-ca"
+    );
+    assert_eq!(given.ca.server_names, ["berth-hub.berth-system.svc"]);
+    assert_eq!(
+        given.enroll.tokens.to_string(),
+        "berth-system/berth-join-tokens"
+    );
     let sets = [
+        "tls.secretName=berth-hub-tls",
         "config.allocator=other",
         "config.log.format=json",
         "config.trustDomain=example.com",
@@ -129,21 +151,26 @@ fn the_hub_accepts_the_settings_that_its_chart_gives_it() {
         Path::new("/etc/berth/client-ca/tls.crt")
     );
     assert_eq!(given.allocator, Allocator::Other);
-    let given = settings::<HubSettings>(HUB, &["tls.clientCA.key=clients.crt"]).unwrap();
+    let sets = ["tls.secretName=own", "tls.clientCA.key=clients.crt"];
+    let given = settings::<HubSettings>(HUB, &sets).unwrap();
+    assert_eq!(given.ca.server_names, [""; 0]);
     assert_eq!(given.tls.client_ca, Path::new("/etc/berth/tls/clients.crt"));
 }
 
 #[test]
 fn the_agent_accepts_the_settings_that_its_chart_gives_it() {
-    // The chart's defaults are the agent's own.
+    // The chart's defaults are the agent's own, but for its Secret, which only a chart can name.
     let flags = BTreeMap::from([("hub.address", "hub.example.com:8443".to_owned())]);
     let inputs = Inputs {
         flags,
         ..Inputs::default()
     };
     let own: AgentSettings = resolve(&inputs).unwrap().parse().unwrap();
-    assert_eq!(settings::<AgentSettings>(AGENT, &[ADDRESS]).unwrap(), own);
+    let files = [ADDRESS, "tlsSecretName=berth-agent-tls"];
+    assert_eq!(settings::<AgentSettings>(AGENT, &files).unwrap(), own);
     let sets = [
+        "enroll.address=hub.example.com:8444",
+        "enroll.caHash=sha256:00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff",
         "hub.address=[2001:db8::1]:8443",
         "hub.serverName=hub.example.com",
         "useLoadBalancerClass=true",
@@ -151,6 +178,9 @@ fn the_agent_accepts_the_settings_that_its_chart_gives_it() {
         "nodeAddressType={ExternalIP,InternalIP}",
     ];
     let given = settings::<AgentSettings>(AGENT, &sets).unwrap();
+    let secret = given.enroll.secret.unwrap().to_string();
+    assert_eq!(secret, "berth-system/berth-agent-identity");
+    assert!(given.enroll.address.is_some() && given.enroll.ca_hash.is_some());
     assert_eq!(given.hub.address.to_string(), "[2001:db8::1]:8443");
     assert_eq!(given.hub.server_name().as_str(), "hub.example.com");
     assert!(given.use_load_balancer_class);
@@ -188,7 +218,16 @@ fn has(part: &Value, schema: &Value, path: &str) -> bool {
 #[test]
 fn every_setting_is_a_value_but_those_that_the_chart_decides() {
     // The chart mounts the files, and the cluster is the one that the pod is in.
-    let fixed = |key: &str| key == "kubeconfig" || key.starts_with("tls.");
+    let decided = [
+        "kubeconfig",
+        "ca.secret",
+        "ca.dir",
+        "ca.serverNames",
+        "enroll.tokens",
+        "enroll.secret",
+        "enroll.tokenFile",
+    ];
+    let fixed = |key: &str| key.starts_with("tls.") || decided.contains(&key);
     let hub = schema(HUB).unwrap();
     for setting in HubSettings::TABLE {
         let found = has(&hub["properties"]["config"], &hub, setting.key);

@@ -3,10 +3,10 @@
 use anyhow::{Context as _, Result, bail, ensure};
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment},
-    core::v1::{ConfigMap, Service, ServiceAccount},
+    core::v1::{ConfigMap, Secret, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
-    rbac::v1::{ClusterRole, ClusterRoleBinding},
+    rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
@@ -67,7 +67,6 @@ fn keys_are_for_the_program_alone() {
             .iter()
             .filter(|volume| volume["secret"].is_object())
             .collect();
-        assert!(!secrets.is_empty(), "{chart}");
         for volume in secrets {
             assert_eq!(volume["secret"]["defaultMode"], 0o440, "{chart}");
         }
@@ -80,6 +79,7 @@ fn of_the_clients_authority_only_the_certificate_is_mounted() {
     let rendered = render(
         HUB,
         &[
+            "tls.secretName=berth-hub-tls",
             "tls.clientCA.secretName=berth-ca",
             "tls.clientCA.key=tls.crt",
         ],
@@ -95,6 +95,32 @@ fn of_the_clients_authority_only_the_certificate_is_mounted() {
         volume["secret"]["items"],
         json!([{"key": "tls.crt", "path": "tls.crt"}])
     );
+}
+
+/// Where the chart puts the token, the agent looks for it; and the token is in nothing that others read.
+#[test]
+fn a_join_token_is_in_a_secret_of_its_own_and_nowhere_else() {
+    let token = format!("berth-join-{}", "q".repeat(52));
+    let set = format!("enroll.token={token}");
+    let rendered = render(AGENT, &[ADDRESS, &set]).unwrap();
+    let secret = only(&rendered, "Secret").unwrap();
+    assert_eq!(secret["stringData"]["token"], *token);
+    let volumes = &workload(&rendered).unwrap()["spec"]["template"]["spec"]["volumes"];
+    let volume = volumes
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|it| it["name"] == "join");
+    assert_eq!(
+        volume.unwrap()["secret"]["secretName"],
+        secret["metadata"]["name"]
+    );
+    let others = rendered.iter().filter(|object| kind(object) != "Secret");
+    for object in others {
+        assert!(!object.to_string().contains(&token), "{}", kind(object));
+    }
+    let rendered = render(AGENT, &[ADDRESS, &set, "tlsSecretName=own"]).unwrap();
+    assert!(only(&rendered, "Secret").is_err());
 }
 
 #[test]
@@ -128,20 +154,45 @@ fn nothing_that_helm_installs_passes_for_the_hubs_own() {
 fn the_admin_port_is_not_on_the_agents_service() {
     let rendered = render(HUB, &[]).unwrap();
     let service = only(&rendered, "Service").unwrap();
-    assert_eq!(service["spec"]["ports"].as_array().unwrap().len(), 1);
-    assert_eq!(service["spec"]["ports"][0]["targetPort"], "grpc");
+    let ports = service["spec"]["ports"].as_array().unwrap();
+    let targets: Vec<_> = ports.iter().map(|port| &port["targetPort"]).collect();
+    assert_eq!(targets, ["grpc", "enroll"]);
+}
+
+/// `token create` reads it there, and the hub's certificate has it.
+#[test]
+fn the_agents_service_says_the_name_in_the_hubs_own_certificate() {
+    let rendered = render(HUB, &["ca.serverNames={hub.example,10.0.0.1}"]).unwrap();
+    let service = only(&rendered, "Service").unwrap();
+    let name = service["metadata"]["annotations"]["berth.dev/server-name"].as_str();
+    let name = name.unwrap();
+    let pod = &workload(&rendered).unwrap()["spec"]["template"]["spec"];
+    let variables = pod["containers"][0]["env"].as_array().unwrap();
+    let names = variables
+        .iter()
+        .find(|variable| variable["name"] == "BERTH_CA_SERVER_NAMES");
+    assert_eq!(
+        names.unwrap()["value"],
+        format!("{name},hub.example,10.0.0.1")
+    );
+    // With a certificate from elsewhere nobody knows its names.
+    let rendered = render(HUB, &["tls.secretName=berth-hub-tls"]).unwrap();
+    let service = only(&rendered, "Service").unwrap();
+    assert_eq!(service["metadata"]["annotations"], Value::Null);
 }
 
 #[test]
 fn ports_follow_the_settings() {
-    let sets = ["config.listen=[::]:9443", "config.adminListen=[::]:9999"];
+    let sets = [
+        "config.listen=[::]:9443",
+        "config.enroll.listen=[::]:9444",
+        "config.adminListen=[::]:9999",
+    ];
     let rendered = render(HUB, &sets).unwrap();
     let pod = &workload(&rendered).unwrap()["spec"]["template"]["spec"];
     let ports = &pod["containers"][0]["ports"];
-    assert_eq!(
-        (&ports[0]["containerPort"], &ports[1]["containerPort"]),
-        (&json!(9443), &json!(9999))
-    );
+    let numbers = [0, 1, 2].map(|n| ports[n]["containerPort"].clone());
+    assert_eq!(numbers, [9443, 9444, 9999].map(|port| json!(port)));
 }
 
 #[test]
@@ -163,6 +214,9 @@ fn known(object: &Value) -> Result<()> {
         "Deployment" => through::<Deployment>(object),
         "NetworkPolicy" => through::<NetworkPolicy>(object),
         "PodDisruptionBudget" => through::<PodDisruptionBudget>(object),
+        "Role" => through::<Role>(object),
+        "RoleBinding" => through::<RoleBinding>(object),
+        "Secret" => through::<Secret>(object),
         "Service" => through::<Service>(object),
         "ServiceAccount" => through::<ServiceAccount>(object),
         // The Prometheus operator's; their types are not here.

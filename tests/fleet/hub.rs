@@ -18,7 +18,7 @@ use berth_common::{
     tls::{ServerTls, TlsFiles},
 };
 use berth_hub::{
-    listen::{self, ListenLimits, ListenMetrics},
+    listen::{self, Clients, ListenLimits, ListenMetrics},
     metrics::SessionMetrics,
     serve,
     session::Sessions,
@@ -92,13 +92,14 @@ impl Hub {
         );
         let address = runtime.block_on(async {
             let socket = TcpListener::bind(address).await.context("cannot bind")?;
-            let incoming =
-                listen::listen(socket, tls, TrustDomain::default(), limits, metrics.clone())?;
+            let clients = Clients::Named(TrustDomain::default());
+            let incoming = listen::listen(socket, tls, clients, limits, metrics.clone())?;
             let address = incoming.local_addr();
             let (_, health) = tonic_health::server::health_reporter();
             tokio::spawn(serve::serve(
                 incoming,
                 service,
+                None,
                 health,
                 CancellationToken::new(),
             ));

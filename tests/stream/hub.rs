@@ -19,7 +19,7 @@ use berth_common::{
     wire::Refusal,
 };
 use berth_hub::{
-    listen::{self, ListenLimits, ListenMetrics},
+    listen::{self, Clients, ListenLimits, ListenMetrics},
     metrics::SessionMetrics,
     serve,
     session::Sessions,
@@ -130,7 +130,7 @@ impl Hub {
         let incoming = listen::listen(
             TcpListener::from_std(socket).unwrap(),
             pki.server(),
-            TrustDomain::default(),
+            Clients::Named(TrustDomain::default()),
             ListenLimits::default(),
             ListenMetrics::default(),
         )
@@ -142,7 +142,7 @@ impl Hub {
             stop.clone(),
         );
         let (_, health) = tonic_health::server::health_reporter();
-        runtime.spawn(serve::serve(incoming, service, health, stop.clone()));
+        runtime.spawn(serve::serve(incoming, service, None, health, stop.clone()));
         runtime.spawn(Arc::clone(&planner).run(Arc::clone(&tenants)));
         drop(entered);
         Self {

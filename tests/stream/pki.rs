@@ -42,6 +42,7 @@ impl Pki {
             dns: Vec::new(),
             ips,
             lifetime: DEFAULT_LIFETIME,
+            not_earlier: None,
         };
         let issued = self.authority.issue(&request, SystemTime::now()).unwrap();
         let path =

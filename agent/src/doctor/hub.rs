@@ -1,7 +1,10 @@
 //! The way to the hub, step by step, as far as is possible without opening a session: newest session wins, and a
 //! doctor's would throw out the agent's.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use berth_common::tls::{ClientTls, Health};
 use tokio::time::timeout;
@@ -9,7 +12,6 @@ use tonic::Code;
 use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
 
 use crate::{
-    app::client_tls,
     dial::{Connection, Dialer},
     link::Ending,
     settings::AgentSettings,
@@ -19,13 +21,7 @@ use berth_common::doctor::Report;
 /// For the one question that is asked.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-pub(super) async fn examine(settings: &AgentSettings, report: &mut Report) {
-    let tls = match client_tls(&settings.tls) {
-        Ok(tls) => tls,
-        Err(error) => {
-            return report.fail("certificate", format!("{:#}", anyhow::Error::from(error)));
-        }
-    };
+pub(super) async fn examine(settings: &AgentSettings, tls: Arc<ClientTls>, report: &mut Report) {
     certificate(&tls, report);
     let dialer = match Dialer::new(&settings.hub, tls) {
         Ok(dialer) => dialer,

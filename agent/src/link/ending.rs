@@ -38,6 +38,9 @@ pub enum Ending {
     /// The cluster was found to be another one than the session was opened for.
     #[error("this is another cluster than before")]
     OtherCluster,
+    /// The connection's certificate is about to end, and there is a newer one.
+    #[error("this agent has a newer certificate")]
+    Renewed,
     /// The hub does not keep to the rules of the stream.
     #[error("the hub broke the protocol: {0}")]
     Protocol(ProtocolError),
@@ -149,6 +152,7 @@ impl Ending {
             Self::Closed => "closed",
             Self::Drained { .. } => "drained",
             Self::OtherCluster => "other_cluster",
+            Self::Renewed => "renewed",
             Self::Silent => "silent",
             Self::Protocol(_) => "protocol",
             Self::Stalled => "stalled",

@@ -2,6 +2,7 @@
 //! and one that writes, and after each end decides when to come back. What is said is not decided here.
 
 mod ending;
+mod live;
 mod party;
 #[cfg(test)]
 mod tests;
@@ -23,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tracing::{Instrument as _, Span, debug, field, info, info_span, warn};
 
-pub use self::{ending::Ending, party::Party};
+pub use self::{ending::Ending, live::Live, party::Party};
 use crate::{
     dial::{Connection, Dialer},
     metrics::AgentMetrics,
@@ -43,6 +44,7 @@ pub struct Link<P> {
     party: Arc<P>,
     dialer: Dialer,
     metrics: AgentMetrics,
+    live: Live,
     /// Until the first session was synced.
     unready: Option<Blocker>,
     backoff: Backoff,
@@ -71,11 +73,17 @@ impl<P: Party> Link<P> {
             party,
             dialer,
             metrics,
+            live: Live::default(),
             unready,
             backoff: Backoff::new(BACKOFF_BASE),
             random: fastrand::Rng::new(),
             said: None,
         }
+    }
+
+    /// The connection of the session, as long as there is one.
+    pub fn live(&self) -> Live {
+        self.live.clone()
     }
 
     /// Keeps a session until `stop` is cancelled.
@@ -105,6 +113,9 @@ impl<P: Party> Link<P> {
     }
 
     async fn session(&mut self, course: &mut Course, stop: &CancellationToken) -> Ending {
+        let tls = Arc::clone(self.dialer.tls());
+        // Of the certificate that is shown, or of one just before it.
+        let expires = tls.current().leaf.not_after;
         let dialled = tokio::select! {
             dialled = self.dialer.dial() => dialled,
             () = stop.cancelled() => return Ending::Stopped,
@@ -113,6 +124,8 @@ impl<P: Party> Link<P> {
             Ok(connection) => connection,
             Err(error) => return Ending::Unreachable(error),
         };
+        let live = self.live.clone();
+        let opened = live.open(connection.channel.clone(), expires);
         let (sender, receiver) = mpsc::channel(1);
         self.party.connected(Instant::now());
         let mut writer = JoinSet::new();
@@ -124,6 +137,7 @@ impl<P: Party> Link<P> {
             ending = &mut reader => return ending,
             Some(Ok(Some(ending))) = writer.join_next() => return ending,
             () = party.redial() => return Ending::OtherCluster,
+            () = opened.outlived(&tls) => return Ending::Renewed,
             () = stop.cancelled() => {}
         }
         // Without a writer the stream ends on our side; the hub then ends it on its own.
@@ -198,7 +212,7 @@ impl<P: Party> Link<P> {
             .unwrap_or_default();
         let random = &mut self.random;
         match ending {
-            Ending::Stopped | Ending::OtherCluster => Duration::ZERO,
+            Ending::Stopped | Ending::OtherCluster | Ending::Renewed => Duration::ZERO,
             Ending::Drained { within, .. } => within.mul_f64(random.f64()),
             _ => {
                 let delay = self.backoff.next(ending.cause(), synced, random);
@@ -223,6 +237,8 @@ impl<P: Party> Link<P> {
         let text = ending.to_string();
         if matches!(ending, Ending::Stopped) {
             info!("the session was closed");
+        } else if matches!(ending, Ending::Renewed) {
+            info!("a new session, with the new certificate");
         } else if self.said.as_ref() == Some(&text) {
             debug!("still not connected: {text}; next attempt in {delay:.1?}");
         } else {

@@ -15,6 +15,9 @@ use super::{Identity, Serial, TrustDomain, UriError};
 /// Why a certificate has no identity here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
+    /// There is none.
+    #[error("no certificate was presented")]
+    NoCertificate,
     /// The bytes are not one X.509 certificate.
     #[error("the certificate cannot be read: {0}")]
     Unreadable(String),

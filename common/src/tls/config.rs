@@ -31,6 +31,26 @@ pub fn server_config(credentials: &Credentials) -> Result<ServerConfig, TlsError
     Ok(config)
 }
 
+/// The hub's side where clients have no certificate yet. The trusted authorities are sent along, for a client that knows one of them
+/// by its [`Pin`](super::Pin) alone.
+pub fn open_server_config(credentials: &Credentials) -> Result<ServerConfig, TlsError> {
+    let mut chain = credentials.chain.clone();
+    for authority in &credentials.authorities {
+        if !chain.contains(authority) {
+            chain.push(authority.clone());
+        }
+    }
+    let mut config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_no_client_auth()
+        .with_single_cert(chain, credentials.key.clone_key())?;
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    config.max_early_data_size = 0;
+    Ok(config)
+}
+
 /// The agent's side: verifies the hub by the trusted authorities and the server name given at the connection, and
 /// presents its own certificate.
 pub fn client_config(credentials: &Credentials) -> Result<ClientConfig, TlsError> {

@@ -5,7 +5,9 @@
 mod config;
 mod credentials;
 mod error;
+mod pin;
 mod reload;
+pub mod renewal;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -13,9 +15,10 @@ mod tests;
 mod validity;
 mod verifier;
 
-pub use config::{ALPN_H2, client_config, server_config, server_name};
+pub use config::{ALPN_H2, client_config, open_server_config, server_config, server_name};
 pub use credentials::{Credentials, Role, TlsFiles, certificates_from_pem};
 pub use error::TlsError;
+pub use pin::{Pin, PinError, pinned_client_config};
 pub use reload::{ClientTls, Current, Reload, ServerTls, TlsSource};
 pub use validity::{Health, Validity, format_time, in_words};
 pub use verifier::{MAX_CHAIN_LENGTH, StrictClientVerifier};

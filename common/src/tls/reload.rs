@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 
 use super::{
     Credentials, Health, Role, TlsError, TlsFiles, Validity, client_config, credentials::RawFiles,
-    format_time, server_config,
+    format_time, open_server_config, server_config,
 };
 use crate::identity::CertificateFacts;
 
@@ -76,6 +76,31 @@ impl TlsSource<ServerConfig> {
     pub fn server(files: TlsFiles, now: SystemTime) -> Result<Arc<Self>, TlsError> {
         Self::open(files, Role::Server, server_config, now)
     }
+
+    /// The same for clients that have no certificate yet (see [`open_server_config`]).
+    pub fn open_server(files: TlsFiles, now: SystemTime) -> Result<Arc<Self>, TlsError> {
+        Self::open(files, Role::Server, open_server_config, now)
+    }
+
+    /// Credentials that lie in no file: [`TlsSource::swap`] replaces them.
+    pub fn server_in_memory(
+        cert: &str,
+        key: &str,
+        ca: &str,
+        now: SystemTime,
+    ) -> Result<Arc<Self>, TlsError> {
+        Self::in_memory(cert, key, ca, Role::Server, server_config, now)
+    }
+
+    /// The same for clients that have no certificate yet.
+    pub fn open_server_in_memory(
+        cert: &str,
+        key: &str,
+        ca: &str,
+        now: SystemTime,
+    ) -> Result<Arc<Self>, TlsError> {
+        Self::in_memory(cert, key, ca, Role::Server, open_server_config, now)
+    }
 }
 
 impl TlsSource<ClientConfig> {
@@ -84,23 +109,14 @@ impl TlsSource<ClientConfig> {
         Self::open(files, Role::Client, client_config, now)
     }
 
-    /// Credentials that were made in this process and lie in no file: of a simulated agent. They never change.
+    /// Credentials that lie in no file: [`TlsSource::swap`] replaces them.
     pub fn client_in_memory(
         cert: &str,
         key: &str,
         ca: &str,
         now: SystemTime,
     ) -> Result<Arc<Self>, TlsError> {
-        let nowhere = |name: &str| Path::new("(memory)").join(name);
-        let files = TlsFiles {
-            cert: nowhere("tls.crt"),
-            key: nowhere("tls.key"),
-            ca: nowhere("ca.crt"),
-        };
-        let raw = RawFiles::new(cert, key, ca);
-        let credentials = Credentials::parse(&files, &raw, Role::Client, now)?;
-        let first = make(&credentials, raw.digest(), client_config)?;
-        Ok(Self::holding(files, Role::Client, client_config, first))
+        Self::in_memory(cert, key, ca, Role::Client, client_config, now)
     }
 }
 
@@ -112,6 +128,26 @@ impl<C: Send + Sync + 'static> TlsSource<C> {
         now: SystemTime,
     ) -> Result<Arc<Self>, TlsError> {
         let first = load(&files, role, build, now)?;
+        Ok(Self::holding(files, role, build, first))
+    }
+
+    fn in_memory(
+        cert: &str,
+        key: &str,
+        ca: &str,
+        role: Role,
+        build: fn(&Credentials) -> Result<C, TlsError>,
+        now: SystemTime,
+    ) -> Result<Arc<Self>, TlsError> {
+        let nowhere = |name: &str| Path::new("(memory)").join(name);
+        let files = TlsFiles {
+            cert: nowhere("tls.crt"),
+            key: nowhere("tls.key"),
+            ca: nowhere("ca.crt"),
+        };
+        let raw = RawFiles::new(cert, key, ca);
+        let credentials = Credentials::parse(&files, &raw, role, now)?;
+        let first = make(&credentials, raw.digest(), build)?;
         Ok(Self::holding(files, role, build, first))
     }
 
@@ -160,6 +196,26 @@ impl<C: Send + Sync + 'static> TlsSource<C> {
             Err(_) => load(&self.files, self.role, self.build, now)?,
         };
         self.current.store(Arc::new(next));
+        self.revision.send_modify(|revision| *revision += 1);
+        Ok(Reload::Swapped)
+    }
+
+    /// Puts others in the place of credentials that lie in no file. What cannot be used replaces nothing.
+    pub fn swap(
+        &self,
+        cert: &str,
+        key: &str,
+        ca: &str,
+        now: SystemTime,
+    ) -> Result<Reload, TlsError> {
+        let raw = RawFiles::new(cert, key, ca);
+        let digest = raw.digest();
+        if digest == self.current.load().digest {
+            return Ok(Reload::Unchanged);
+        }
+        let credentials = Credentials::parse(&self.files, &raw, self.role, now)?;
+        self.current
+            .store(Arc::new(make(&credentials, digest, self.build)?));
         self.revision.send_modify(|revision| *revision += 1);
         Ok(Reload::Swapped)
     }

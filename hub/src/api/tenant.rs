@@ -194,6 +194,7 @@ pub struct TenantStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
     /// `Connected`: the tenant's agent has a session. `DeletionsHeld`: much is absent at once, and nothing of it is deleted.
+    /// `CertificateExpiring`: the agent's certificate should have been renewed long ago.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

@@ -99,7 +99,7 @@ pub enum CaError {
         source: Box<kube::Error>,
     },
     /// The system gave no randomness.
-    #[error("the system gave no randomness for a key or a serial number")]
+    #[error("the system gave no randomness for a key, a serial number or a token")]
     NoRandomness,
     /// The certificate library failed.
     #[error("the certificate could not be made")]

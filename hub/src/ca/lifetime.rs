@@ -1,4 +1,4 @@
-//! How long a certificate lives, as an operator writes it: `24h`, `90d`, `1y`.
+//! How long a certificate or a token lives, as an operator writes it: `30m`, `24h`, `90d`, `1y`.
 
 use std::{fmt, str::FromStr, time::Duration};
 
@@ -11,18 +11,23 @@ const YEAR: u64 = 365 * DAY;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LifetimeError {
     /// Not a number and a unit.
-    #[error("is not a lifetime; write a whole number and m, h, d or y, such as 24h, 90d or 1y")]
+    #[error("is not a lifetime; write a whole number and s, m, h, d or y, such as 24h, 90d or 1y")]
     Malformed,
-    /// Shorter than a minute, or longer than 100 years.
-    #[error("is out of range; from 1m to 100y is allowed")]
+    /// Shorter than a second, or longer than 100 years.
+    #[error("is out of range; from 1s to 100y is allowed")]
     OutOfRange,
 }
 
-/// A lifetime from one minute to a hundred years; a year has 365 days.
+/// A lifetime from one second to a hundred years; a year has 365 days.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lifetime(Duration);
 
 impl Lifetime {
+    /// So many whole seconds, at least one.
+    pub fn seconds(seconds: u64) -> Self {
+        Self(Duration::from_secs(seconds.clamp(1, 100 * YEAR)))
+    }
+
     /// So many days; for constants.
     pub(super) const fn days(days: u64) -> Self {
         Self(Duration::from_secs(days * DAY))
@@ -39,6 +44,7 @@ impl FromStr for Lifetime {
 
     fn from_str(text: &str) -> Result<Self, LifetimeError> {
         let (number, unit) = match text.char_indices().last() {
+            Some((at, 's')) => (&text[..at], 1),
             Some((at, 'm')) => (&text[..at], MINUTE),
             Some((at, 'h')) => (&text[..at], HOUR),
             Some((at, 'd')) => (&text[..at], DAY),
@@ -52,7 +58,7 @@ impl FromStr for Lifetime {
             .parse::<u64>()
             .ok()
             .and_then(|number| number.checked_mul(unit))
-            .filter(|seconds| (MINUTE..=100 * YEAR).contains(seconds))
+            .filter(|seconds| (1..=100 * YEAR).contains(seconds))
             .ok_or(LifetimeError::OutOfRange)?;
         Ok(Self(Duration::from_secs(seconds)))
     }
@@ -62,12 +68,12 @@ impl FromStr for Lifetime {
 impl fmt::Display for Lifetime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.0.as_secs();
-        for (unit, size) in [('y', YEAR), ('d', DAY), ('h', HOUR)] {
+        for (unit, size) in [('y', YEAR), ('d', DAY), ('h', HOUR), ('m', MINUTE)] {
             if seconds.is_multiple_of(size) {
                 return write!(f, "{}{unit}", seconds / size);
             }
         }
-        write!(f, "{}m", seconds / MINUTE)
+        write!(f, "{seconds}s")
     }
 }
 
@@ -77,7 +83,9 @@ mod tests {
 
     #[test]
     fn lifetimes_read_and_write_alike() {
-        for text in ["1m", "90m", "24h", "25h", "90d", "1y", "10y", "100y"] {
+        for text in [
+            "1s", "90s", "1m", "90m", "24h", "25h", "90d", "1y", "10y", "100y",
+        ] {
             let lifetime: Lifetime = text.parse().unwrap();
             assert_eq!(lifetime.to_string().parse::<Lifetime>(), Ok(lifetime));
         }

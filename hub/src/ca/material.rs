@@ -1,4 +1,4 @@
-//! The only randomness of the authority: keys and serial numbers. Everything else takes them as arguments.
+//! The only randomness of authority and tokens: keys, serial numbers and secrets. Everything else takes them as arguments.
 
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
 
@@ -23,4 +23,17 @@ pub fn fresh_serial() -> Result<[u8; 16], CaError> {
         .fill(&mut serial)
         .map_err(|_| CaError::NoRandomness)?;
     Ok(serial)
+}
+
+/// 256 random bits, for a token.
+///
+/// # Errors
+/// When the system has no randomness to give.
+pub fn fresh_secret() -> Result<[u8; 32], CaError> {
+    let mut secret = [0; 32];
+    rustls::crypto::ring::default_provider()
+        .secure_random
+        .fill(&mut secret)
+        .map_err(|_| CaError::NoRandomness)?;
+    Ok(secret)
 }

@@ -3,6 +3,7 @@
 
 mod authority;
 mod error;
+mod issuing;
 mod lifetime;
 mod material;
 mod policy;
@@ -12,8 +13,9 @@ mod tests;
 
 pub use authority::{Authority, Issued};
 pub use error::{CaError, SecretRefError};
+pub use issuing::Issuing;
 pub use lifetime::{Lifetime, LifetimeError};
-pub use material::{fresh_key, fresh_serial};
+pub use material::{fresh_key, fresh_secret, fresh_serial};
 pub use policy::{
     CLOCK_SKEW, CertificateRequest, DEFAULT_AUTHORITY_LIFETIME, DEFAULT_LIFETIME, PolicyError,
 };

@@ -1,7 +1,7 @@
 //! What goes into a certificate. Nothing of a request is copied but the subject, the names and the lifetime, each of
 //! them checked; every other field is decided here. Pure: the serial number and the time are arguments.
 
-use std::{net::IpAddr, time::Duration, time::SystemTime};
+use std::{net::IpAddr, time::SystemTime};
 
 use berth_common::{
     identity::{CertificateFacts, Identity, TrustDomain},
@@ -16,8 +16,7 @@ use time::OffsetDateTime;
 
 use super::Lifetime;
 
-/// How long before its making a certificate is valid, for peers whose clock is behind.
-pub const CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
+pub use berth_common::tls::renewal::CLOCK_SKEW;
 
 /// The lifetime of an authority, unless said otherwise.
 pub const DEFAULT_AUTHORITY_LIFETIME: Lifetime = Lifetime::days(10 * 365);
@@ -36,6 +35,8 @@ pub struct CertificateRequest {
     pub ips: Vec<IpAddr>,
     /// How long it is to live, from now.
     pub lifetime: Lifetime,
+    /// It is valid from no earlier time than this: where all that is valid from before it was revoked.
+    pub not_earlier: Option<SystemTime>,
 }
 
 /// Why a request is refused.
@@ -90,6 +91,9 @@ pub(super) fn leaf(
     let (from, until) = dates(request.lifetime, now)?;
     // Never longer than the authority that vouches for it: it would fail from that day on without saying so.
     params.not_before = from.max(authority.not_before.into());
+    if let Some(limit) = request.not_earlier.filter(|limit| *limit <= now) {
+        params.not_before = params.not_before.max(limit.into());
+    }
     params.not_after = until.min(authority.not_after.into());
     params.serial_number = Some(SerialNumber::from_slice(&serial));
     params.distinguished_name = name(&request.subject.to_string());

@@ -28,6 +28,7 @@ fn tenant() -> CertificateRequest {
         dns: vec![],
         ips: vec![],
         lifetime: days("90d"),
+        not_earlier: None,
     }
 }
 
@@ -37,6 +38,7 @@ fn server() -> CertificateRequest {
         dns: vec!["hub.example".into()],
         ips: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
         lifetime: days("90d"),
+        not_earlier: None,
     }
 }
 

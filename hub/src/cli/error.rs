@@ -4,7 +4,7 @@ use std::{error::Error, io};
 
 use berth_common::{identity::TenantName, settings::SettingsError, tls::TlsError};
 
-use crate::ca::CaError;
+use crate::{ca::CaError, enroll::StoreError};
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,17 @@ pub enum CliError {
     /// There is no such tenant.
     #[error("there is no Tenant {0}; `berth-hub tenant list` shows those there are")]
     NoTenant(TenantName),
+    /// The same, where it could be made.
+    #[error("there is no Tenant {0}; add --create to create it with the default policy")]
+    NoTenantYet(TenantName),
+    /// The hub's Service does not say where agents reach it.
+    #[error(
+        "where do agents reach the hub? give {0} HOST:PORT; its Service has no address, has no such port, or is in another namespace          (--namespace)"
+    )]
+    NoAddress(&'static str),
+    /// The tokens cannot be read or written.
+    #[error(transparent)]
+    Tokens(#[from] StoreError),
     /// The management cluster's API server refused, or could not be reached.
     #[error("cannot {action} in the management cluster")]
     Cluster {
@@ -65,6 +76,9 @@ impl CliError {
             Self::Ca(_)
             | Self::NoTenant(_)
             | Self::OldSchema(_)
+            | Self::NoTenantYet(_)
+            | Self::NoAddress(_)
+            | Self::Tokens(_)
             | Self::Cluster { .. }
             | Self::Service(_)
             | Self::Tls(_)

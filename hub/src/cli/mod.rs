@@ -10,6 +10,7 @@ mod service;
 mod tenant;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::{
     ffi::OsString,
@@ -51,6 +52,9 @@ pub enum Command {
     /// Tenants: see how they stand, move an identity to another cluster, let go what is held
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
+    /// Join tokens: admit a cluster with one command, see what became of it, take it back
+    #[command(subcommand)]
+    Token(token::TokenCommand),
     /// Print the CustomResourceDefinitions of this release, for `kubectl apply --server-side -f -`
     Crds(crds::CrdsArgs),
 }
@@ -126,6 +130,7 @@ fn run(cli: Cli, console: &mut Console<'_>) -> Result<ExitCode, CliError> {
         Command::Ca(command) => block_on(ca::run(command, console)),
         Command::Cert(command) => block_on(cert::run(command, console)),
         Command::Tenant(command) => block_on(tenant::run(command, console)),
+        Command::Token(command) => block_on(token::run(command, console)),
     }
 }
 

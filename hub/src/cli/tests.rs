@@ -14,7 +14,7 @@ use futures::StreamExt as _;
 use tempfile::TempDir;
 
 use super::*;
-use crate::listen::{ListenLimits, ListenMetrics, listen};
+use crate::listen::{Clients, ListenLimits, ListenMetrics, listen};
 
 struct Ran {
     /// The exit code, and the line on stderr where there is one.
@@ -100,7 +100,8 @@ fn issued_certificates_meet_in_a_handshake() {
     let handshake = async {
         let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (limits, metrics) = (ListenLimits::default(), ListenMetrics::default());
-        let mut incoming = listen(socket, hub, TrustDomain::default(), limits, metrics).unwrap();
+        let clients = Clients::Named(TrustDomain::default());
+        let mut incoming = listen(socket, hub, clients, limits, metrics).unwrap();
         let stream = tokio::net::TcpStream::connect(incoming.local_addr())
             .await
             .unwrap();

@@ -15,16 +15,25 @@ use berth_common::{
 };
 use kube::Client;
 
-use crate::settings::{Allocator, HubSettings};
+use crate::{
+    ca::store::Place,
+    settings::{Allocator, HubSettings},
+};
 
 /// Runs every check. Without a cluster the checks of the cluster are one failure.
 pub async fn examine(settings: &HubSettings, client: Result<Client, String>) -> Report {
-    let mut findings = certificates(settings, SystemTime::now());
+    let now = SystemTime::now();
+    let mut findings = match settings.ca.server_names.is_empty() {
+        true => certificates(settings, now),
+        // The hub issues its own, and only the authority can be looked at.
+        false => vec![],
+    };
     match client {
         Err(error) => findings.push(unreachable(&error)),
         Ok(client) => match client.apiserver_version().await {
             Err(error) => findings.push(unreachable(&error.to_string())),
             Ok(version) => {
+                findings.extend(authority(settings, &client, now).await);
                 findings.push(Finding::ok(
                     "management cluster",
                     format!("reached, Kubernetes {}", version.git_version),
@@ -71,6 +80,23 @@ fn certificates(settings: &HubSettings, now: SystemTime) -> Vec<Finding> {
             findings
         }
     }
+}
+
+/// The one that the hub issues with, if it does.
+async fn authority(settings: &HubSettings, client: &Client, now: SystemTime) -> Option<Finding> {
+    let place = match (&settings.ca.secret, &settings.ca.dir) {
+        (Some(secret), _) => Place::Secret(client.clone(), secret.clone()),
+        (None, Some(dir)) => Place::Directory(dir.clone()),
+        (None, None) => return None,
+    };
+    Some(match place.authority(Some(&settings.trust_domain)).await {
+        Ok(authority) => age("the hub's CA", authority.facts(), now),
+        Err(error) => Finding::fail(
+            "the hub's CA",
+            format!("{:#}", anyhow::Error::from(error)),
+            "check ca.secret or ca.dir, and the hub's right to that Secret; a running hub makes one where there is none",
+        ),
+    })
 }
 
 fn age(subject: &str, facts: &CertificateFacts, now: SystemTime) -> Finding {

@@ -3,7 +3,7 @@
 
 use std::{
     io::{self, IoSlice},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
     sync::{
         Arc,
@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::{
-    ListenMetrics,
+    Expiry, ListenMetrics,
     frames::{self, Flood, Frames, Meter, Refused},
     metrics::Counted,
     slots::Slot,
@@ -42,6 +42,17 @@ pub struct Peer {
     pub remote: SocketAddr,
     /// Ends the connection.
     pub hangup: Hangup,
+    /// Until when it may live.
+    pub expiry: Expiry,
+}
+
+/// Whom an open connection counts against.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// Its identity; None for certificates of our CA that name nobody.
+    Identity(Option<Identity>),
+    /// Its address, where there is no certificate.
+    Address(IpAddr),
 }
 
 impl Peer {
@@ -55,7 +66,7 @@ impl Peer {
                 _ => None,
             }),
             serial: self.serial.as_ref(),
-            session: None,
+            ..audit::Subject::default()
         }
     }
 }
@@ -96,7 +107,7 @@ pub struct Accepted {
     reset: Vec<u32>,
     metrics: ListenMetrics,
     // Both held for their drop, when the connection ends.
-    _slot: Slot<Option<Identity>>,
+    _slot: Slot<Holder>,
     _open: Counted,
 }
 
@@ -104,7 +115,7 @@ impl Accepted {
     pub(super) fn new(
         stream: TlsStream<TcpStream>,
         peer: Peer,
-        slot: Slot<Option<Identity>>,
+        slot: Slot<Holder>,
         metrics: ListenMetrics,
     ) -> Self {
         Self {

@@ -16,7 +16,7 @@ const WINDOW: Duration = Duration::from_secs(1);
 
 /// A budget of lines that is filled up once per window.
 #[derive(Debug, Default)]
-pub(super) struct LineBudget(Mutex<State>);
+pub(crate) struct LineBudget(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -27,7 +27,7 @@ struct State {
 
 impl LineBudget {
     /// Whether to write a line now: if so, how many went unsaid since the last one.
-    pub(super) fn spend(&self, now: Instant) -> Option<u64> {
+    pub(crate) fn spend(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let started = *state.window.get_or_insert(now);
         if now.saturating_duration_since(started) >= WINDOW {

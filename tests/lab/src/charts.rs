@@ -22,6 +22,48 @@ const RIGHTS: [&str; 5] = [
     "ClusterRoleBinding",
 ];
 
+/// The kinds that run something.
+const WORKLOADS: [&str; 2] = ["Deployment", "DaemonSet"];
+
+/// A chart that was installed but for its workload, which the caller runs as a process.
+#[derive(Debug, Clone)]
+pub struct Installed {
+    /// Everything that helm has rendered, the workload as well.
+    pub objects: Vec<Value>,
+    /// A kubeconfig, for use outside of the lab, of the service account that the workload would run as.
+    pub kubeconfig: PathBuf,
+}
+
+/// Installs a chart with helm's arguments, as in `["--set", "hub.address=hub.example:8443"]`, but for its workload.
+pub(crate) async fn install_but_workload(
+    cluster: &Cluster,
+    chart: &str,
+    arguments: &[String],
+) -> Result<Installed> {
+    let path = workspace().join("deploy/charts").join(chart);
+    let mut objects = vec![json!({
+        "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE },
+    })];
+    objects.extend(definitions(&path.join("crds"))?);
+    let rendered = render(cluster, chart, &path, arguments).await?;
+    let rendered = manifests::objects(&rendered)?;
+    let rest = rendered
+        .iter()
+        .filter(|object| !WORKLOADS.contains(&kind(object)));
+    objects.extend(rest.cloned());
+    manifests::apply(&cluster.client().await?, &objects, NAMESPACE).await?;
+    let account = account(&rendered).ok_or_else(|| {
+        Error::Start(format!(
+            "the chart {chart} has no workload with a service account"
+        ))
+    })?;
+    let kubeconfig = cluster.kubeconfig_outside_of(NAMESPACE, account).await?;
+    Ok(Installed {
+        objects: rendered,
+        kubeconfig,
+    })
+}
+
 /// Applies the CRDs and the rights of a chart, and returns a kubeconfig, for use inside, of the service account that its
 /// workload would run as.
 pub(crate) async fn install(cluster: &Cluster, chart: &str) -> Result<PathBuf> {
@@ -30,7 +72,8 @@ pub(crate) async fn install(cluster: &Cluster, chart: &str) -> Result<PathBuf> {
         "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE },
     })];
     objects.extend(definitions(&path.join("crds"))?);
-    let rendered = manifests::objects(&template(cluster, chart, &path).await?)?;
+    let rendered = render(cluster, chart, &path, &values(chart)).await?;
+    let rendered = manifests::objects(&rendered)?;
     let rights = rendered
         .iter()
         .filter(|object| RIGHTS.contains(&kind(object)));
@@ -44,11 +87,16 @@ pub(crate) async fn install(cluster: &Cluster, chart: &str) -> Result<PathBuf> {
     cluster.kubeconfig_of(NAMESPACE, account).await
 }
 
-async fn template(cluster: &Cluster, chart: &str, path: &Path) -> Result<String> {
+async fn render(
+    cluster: &Cluster,
+    chart: &str,
+    path: &Path,
+    arguments: &[String],
+) -> Result<String> {
     let mut helm = tokio::process::Command::new(cluster.site.parts.path("helm"));
     helm.args(["template", chart, "--namespace", NAMESPACE])
         .arg(path)
-        .args(values(chart))
+        .args(arguments)
         .env("HOME", cluster.site.path("helm"))
         .kill_on_drop(true);
     let output = helm.output().await.context("cannot run helm")?;
@@ -62,10 +110,10 @@ async fn template(cluster: &Cluster, chart: &str, path: &Path) -> Result<String>
 }
 
 /// What each chart demands to be told. It ends up in the workloads, which are left out here.
-fn values(chart: &str) -> &'static [&'static str] {
+fn values(chart: &str) -> Vec<String> {
     match chart {
-        "berth-agent" => &["--set", "hub.address=hub.invalid:8443"],
-        _ => &[],
+        "berth-agent" => vec!["--set".into(), "hub.address=hub.invalid:8443".into()],
+        _ => vec![],
     }
 }
 
@@ -89,7 +137,7 @@ fn definitions(directory: &Path) -> Result<Vec<Value>> {
 fn account(rendered: &[Value]) -> Option<&str> {
     let workload = rendered
         .iter()
-        .find(|object| ["Deployment", "DaemonSet"].contains(&kind(object)))?;
+        .find(|object| WORKLOADS.contains(&kind(object)))?;
     workload["spec"]["template"]["spec"]["serviceAccountName"].as_str()
 }
 

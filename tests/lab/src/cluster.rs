@@ -1,6 +1,7 @@
 //! One running cluster as a test sees it: a client, kubectl, its parts to kill and start, and who wrote what. Knows Kubernetes;
 //! must not know Berth.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +14,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use serde_json::json;
 
 use crate::address::Plan;
+use crate::charts::{self, Installed};
 use crate::control_plane::{self, ControlPlane, DEADLINE, Duties};
 use crate::error::{Context, Error, Result};
 use crate::manifests;
@@ -37,6 +39,7 @@ pub struct Cluster {
     name: String,
     control_plane: ControlPlane,
     kubeconfig: PathBuf,
+    outside: SocketAddr,
     namespaces: AtomicU32,
 }
 
@@ -67,6 +70,7 @@ impl Cluster {
             name: name.to_owned(),
             control_plane,
             kubeconfig,
+            outside,
             namespaces: AtomicU32::new(0),
         };
         cluster.await_api().await?;
@@ -98,8 +102,31 @@ impl Cluster {
         self.site.path(&format!("{}/kubeconfig", self.name))
     }
 
+    /// Installs a chart of this project but for its workload, which the caller runs as a process. `arguments` are helm's.
+    pub async fn install(&self, chart: &str, arguments: &[String]) -> Result<Installed> {
+        charts::install_but_workload(self, chart, arguments).await
+    }
+
     /// A kubeconfig, for use inside, with the rights of a service account and nothing more.
     pub(crate) async fn kubeconfig_of(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let token = self.token_of(namespace, account).await?;
+        self.kubeconfig_for(account, &token)
+    }
+
+    /// The same for programs outside.
+    pub(crate) async fn kubeconfig_outside_of(
+        &self,
+        namespace: &str,
+        account: &str,
+    ) -> Result<PathBuf> {
+        let token = self.token_of(namespace, account).await?;
+        let server = format!("https://{}", self.outside);
+        let text = kubeconfig::render(&self.name, &server, &self.control_plane.ca, &token);
+        let path = format!("{}/kubeconfig.outside.{account}", self.name);
+        self.site.sandbox.run_dir.write(&path, text)
+    }
+
+    async fn token_of(&self, namespace: &str, account: &str) -> Result<String> {
         let accounts: Api<ServiceAccount> = Api::namespaced(self.client().await?, namespace);
         let spec = TokenRequestSpec {
             expiration_seconds: Some(TOKEN_SECONDS),
@@ -112,8 +139,7 @@ impl Cluster {
         let parameters = PostParams::default();
         let answer = accounts.create_token_request(account, &parameters, &request);
         let token = answer.await?.status.map(|status| status.token);
-        let token = token.ok_or_else(|| Error::Start(format!("{account} got no token")))?;
-        self.kubeconfig_for(account, &token)
+        token.ok_or_else(|| Error::Start(format!("{account} got no token")))
     }
 
     /// A kubeconfig, for use inside, with that token; `file` names it.

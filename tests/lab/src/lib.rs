@@ -63,6 +63,7 @@ pub mod workload;
 pub mod writes;
 
 pub use builder::Builder;
+pub use charts::Installed;
 pub use cluster::Cluster;
 pub use error::{Error, Result};
 pub use hub::Hub;

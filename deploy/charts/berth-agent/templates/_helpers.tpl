@@ -50,7 +50,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 hub:
   address: {{ required "hub.address is not set: say where the hub is, with --set hub.address=HOST:PORT" .Values.hub.address | quote }}
   serverName: {{ .Values.hub.serverName | quote }}
+enroll:
+  address: {{ .Values.enroll.address | quote }}
+  caHash: {{ .Values.enroll.caHash | quote }}
 {{ toYaml (pick .Values "useLoadBalancerClass" "loadBalancerClasses" "nodeAddressType" "adminListen" "log") }}
+{{- end }}
+
+{{/* The agent's own Secrets: what it keeps, and what it was given to begin with. */}}
+{{- define "berth-agent.identity" -}}
+{{- include "berth-agent.fullname" . }}-identity
+{{- end }}
+{{- define "berth-agent.join" -}}
+{{- include "berth-agent.fullname" . }}-join
 {{- end }}
 
 {{/* The pod, the same in both kinds. */}}
@@ -89,6 +100,10 @@ spec:
       env:
         - name: BERTH_CONFIG
           value: /etc/berth/config/agent.yaml
+        {{- if not .Values.tlsSecretName }}
+        - name: BERTH_ENROLL_SECRET
+          value: {{ .Release.Namespace }}/{{ include "berth-agent.identity" . }}
+        {{- end }}
       ports:
         - name: admin
           containerPort: {{ include "berth-agent.port" .Values.adminListen }}
@@ -107,18 +122,33 @@ spec:
         - name: config
           mountPath: /etc/berth/config
           readOnly: true
-        # The whole directory, never subPath: the kubelet renews what is in it, and the agent reloads it.
+        # The whole directory, never subPath: the kubelet renews what is in it, and the agent reads it again.
+        {{- if .Values.tlsSecretName }}
         - name: tls
           mountPath: /etc/berth/tls
           readOnly: true
+        {{- else }}
+        - name: join
+          mountPath: /etc/berth/join
+          readOnly: true
+        {{- end }}
   volumes:
     - name: config
       configMap:
         name: {{ include "berth-agent.fullname" . }}
+    {{- if .Values.tlsSecretName }}
     - name: tls
       secret:
         secretName: {{ .Values.tlsSecretName }}
         defaultMode: 288 # 0440
+    {{- else }}
+    # It may come later, and go once it was used.
+    - name: join
+      secret:
+        secretName: {{ include "berth-agent.join" . }}
+        defaultMode: 288 # 0440
+        optional: true
+    {{- end }}
   {{- with .Values.nodeSelector }}
   nodeSelector: {{- toYaml . | nindent 4 }}
   {{- end }}

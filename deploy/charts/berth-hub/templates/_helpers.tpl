@@ -45,3 +45,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "berth-hub.port" -}}
 {{- splitList ":" . | last }}
 {{- end }}
+
+{{/* The name in a certificate that the hub issues for itself. */}}
+{{- define "berth-hub.serverName" -}}
+{{- include "berth-hub.fullname" . }}.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{/* Where join tokens are kept. */}}
+{{- define "berth-hub.tokens" -}}
+berth-join-tokens
+{{- end }}

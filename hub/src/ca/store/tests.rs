@@ -26,6 +26,7 @@ fn pem() -> PemSet {
         dns: vec![],
         ips: vec![],
         lifetime: DEFAULT_LIFETIME,
+        not_earlier: None,
     };
     PemSet::from(&authority().issue(&request, SystemTime::now()).unwrap())
 }

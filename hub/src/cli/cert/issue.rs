@@ -114,6 +114,7 @@ pub(super) async fn run(
         dns: arguments.dns,
         ips: arguments.ip,
         lifetime: arguments.valid_for,
+        not_earlier: None,
     };
     let issued = authority.issue(&request, console.now)?;
     let pem = PemSet::from(&issued);

@@ -1,0 +1,232 @@
+//! Keeps the certificate good: at half of its life it asks the hub for another one, over the session's own connection where there is
+//! one, and puts it into the Secret and into use. Where that fails it tries again, tells people, and goes on with the old one to its last
+//! second; then only a join token helps.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use berth_common::tls::{ClientTls, TlsError, format_time, in_words, renewal};
+use berth_wire::v1::{self, renewal_client::RenewalClient};
+use tokio::time::timeout;
+use tonic::Status;
+use tracing::{info, warn};
+
+use super::{
+    held::{Given, Held, State},
+    join::{Joiner, given},
+    vault::{Stored, VaultError},
+};
+use crate::{
+    dial::{DialError, Dialer},
+    events::Events,
+    link::Live,
+    metrics::AgentMetrics,
+    status::Notice,
+};
+
+/// A clock that was set, and a certificate that somebody else has renewed, are noticed within this time.
+const LOOK: Duration = Duration::from_secs(60);
+/// For the hub's answer.
+const ANSWER: Duration = Duration::from_secs(15);
+
+/// Why there is no new certificate.
+#[derive(Debug, thiserror::Error)]
+enum RenewError {
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("the hub refuses: {}", .0.message())]
+    Refused(Status),
+    #[error("the hub did not answer within {} s", ANSWER.as_secs())]
+    Silent,
+    #[error("what the hub has given cannot be used: {0}")]
+    Unusable(#[from] TlsError),
+    #[error("the key in the Secret cannot be used: {0}")]
+    Key(#[from] rcgen::Error),
+    #[error("the Secret is being changed by others")]
+    Contended,
+}
+
+/// Keeps one agent's certificate.
+pub struct Renewer {
+    joiner: Joiner,
+    stored: Stored,
+    tls: Arc<ClientTls>,
+    dialer: Dialer,
+    live: Live,
+    events: Arc<Events>,
+    metrics: AgentMetrics,
+    failures: u32,
+}
+
+impl Renewer {
+    /// Of what `joiner` has obtained. `dialer` and `live` are the link's.
+    pub fn new(
+        joiner: Joiner,
+        stored: Stored,
+        dialer: Dialer,
+        live: Live,
+        events: Arc<Events>,
+        metrics: AgentMetrics,
+    ) -> Self {
+        let tls = Arc::clone(dialer.tls());
+        Self {
+            joiner,
+            stored,
+            tls,
+            dialer,
+            live,
+            events,
+            metrics,
+            failures: 0,
+        }
+    }
+
+    /// For ever: end it by dropping it.
+    pub async fn run(mut self) {
+        loop {
+            let leaf = self.tls.current().leaf.clone();
+            self.metrics.certificate_ends(leaf.not_after);
+            let now = SystemTime::now();
+            if now > leaf.not_after {
+                self.over().await;
+                continue;
+            }
+            let until = renewal::due(&leaf).duration_since(now).unwrap_or_default();
+            if !until.is_zero() {
+                tokio::time::sleep(until.min(LOOK)).await;
+                continue;
+            }
+            match self.renew().await {
+                Ok(()) => self.renewed(),
+                Err(error) => {
+                    let left = leaf.not_after.duration_since(now).unwrap_or_default();
+                    self.failed(&error, left, leaf.not_after);
+                    let wait = renewal::retry(self.failures, left, fastrand::f64());
+                    self.failures = self.failures.saturating_add(1);
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    async fn renew(&mut self) -> Result<(), RenewError> {
+        // Another agent of this tenant may have done it.
+        if let Some(stored) = self.joiner.vault().read().await? {
+            let newer = self.adopt(&stored.held)?;
+            self.stored = stored;
+            if newer {
+                return Ok(());
+            }
+        }
+        let request = v1::RenewRequest {
+            csr: self.stored.held.request()?.into(),
+        };
+        let (number, channel) = match self.live.channel() {
+            Some((number, channel)) => (Some(number), channel),
+            None => (None, self.dialer.dial().await?.channel),
+        };
+        let mut client = RenewalClient::new(channel);
+        let response = match timeout(ANSWER, client.renew(request)).await {
+            Ok(Ok(response)) => response.into_inner(),
+            Ok(Err(status)) => return Err(RenewError::Refused(status)),
+            Err(_) => return Err(RenewError::Silent),
+        };
+        let held = self.stored.held.with(given(response));
+        // First kept, then used: what is lost in between was never shown to anybody.
+        self.keep(&held).await?;
+        self.adopt(&held)?;
+        if let Some(number) = number {
+            self.live.extend(number, self.tls.current().leaf.not_after);
+        }
+        Ok(())
+    }
+
+    /// Into the Secret; made anew where somebody has deleted it.
+    async fn keep(&mut self, held: &Held) -> Result<(), RenewError> {
+        let vault = self.joiner.vault().clone();
+        for _ in 0..3 {
+            let kept = match vault.read().await? {
+                Some(stored) if stored.held.key == held.key => vault.replace(&stored, held).await?,
+                // Another key: a person has put another identity there, which is adopted next time.
+                Some(_) => return Err(RenewError::Contended),
+                None => vault.create(held).await?,
+            };
+            if let Some(stored) = kept {
+                self.stored = stored;
+                return Ok(());
+            }
+        }
+        Err(RenewError::Contended)
+    }
+
+    /// Takes a certificate into use, if it is good and ends later than the one in use. Whether it did.
+    fn adopt(&self, held: &Held) -> Result<bool, RenewError> {
+        let now = SystemTime::now();
+        let (
+            Some(Given {
+                certificate,
+                authorities,
+            }),
+            State::Good(other),
+        ) = (&held.certificate, held.state(now))
+        else {
+            return Ok(false);
+        };
+        if other.current().leaf.not_after <= self.tls.current().leaf.not_after {
+            return Ok(false);
+        }
+        self.tls.swap(certificate, &held.key, authorities, now)?;
+        Ok(true)
+    }
+
+    fn renewed(&mut self) {
+        let leaf = &self.tls.current().leaf;
+        info!(serial = %leaf.serial, not_after = %format_time(leaf.not_after), "the certificate is renewed");
+        self.metrics.renewed("ok");
+        if self.failures > 0 {
+            let note = format!(
+                "renewed after trouble; good until {}",
+                format_time(leaf.not_after)
+            );
+            self.tell(Notice::normal("CertificateRenewed", note));
+        }
+        self.failures = 0;
+    }
+
+    fn failed(&self, error: &RenewError, left: Duration, end: SystemTime) {
+        self.metrics.renewed("failed");
+        let text = format!(
+            "the certificate is not renewed: {error}; the one in use is good for {} more, until {}",
+            in_words(left),
+            format_time(end)
+        );
+        warn!("{text}");
+        if self.failures == 0 {
+            self.tell(Notice::warning("CertificateRenewalFailed", text));
+        }
+    }
+
+    /// The certificate has ended: only a token helps, or somebody who puts another one into the Secret.
+    async fn over(&mut self) {
+        let note = "the certificate has expired, and this cluster's load balancers stay as they are until there is another one: the \
+                    hub's operator makes a token with `berth-hub token create`";
+        warn!("{note}");
+        self.tell(Notice::warning("CertificateExpired", note));
+        let (stored, _) = self.joiner.obtain().await;
+        if let Err(error) = self.adopt(&stored.held) {
+            warn!("{error}");
+        }
+        self.stored = stored;
+        self.failures = 0;
+    }
+
+    fn tell(&self, notice: Notice) {
+        let name = self.joiner.vault().name();
+        let key = berth_common::model::ServiceKey::new(&name.namespace, &name.name);
+        self.events.about_secret(&key, &self.stored.uid(), notice);
+    }
+}

@@ -1,0 +1,189 @@
+//! `berth.v1.Renewal`: another certificate for the tenant that the connection belongs to. The connection then lives until the new one
+//! ends, and with it the session on it: it is the same peer, and what it was given is what it will show next.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use berth_common::{
+    identity::{Identity, TenantName},
+    tls::Validity,
+};
+use berth_wire::v1::{self, renewal_server::Renewal};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+use tracing::warn;
+
+use super::{EnrollMetrics, Requested};
+use crate::{
+    audit,
+    ca::{Issuing, fresh_serial},
+    certificates::Certificates,
+    listen::Peer,
+    tenants::{Credential, Tenants},
+};
+
+/// Renewals of one tenant in a row, for two replicas and their retries.
+const BURST: f64 = 10.0;
+/// And one more each second, which is far more than any of them needs.
+const PER_SECOND: f64 = 1.0;
+
+/// The service. Clones are the same.
+#[derive(Clone)]
+pub struct Renewals(Arc<Inner>);
+
+struct Inner {
+    issuing: Arc<Issuing>,
+    tenants: Arc<Tenants>,
+    certificates: Arc<Certificates>,
+    budgets: Mutex<HashMap<TenantName, Budget>>,
+    metrics: EnrollMetrics,
+}
+
+/// What is left of a tenant's burst.
+struct Budget {
+    left: f64,
+    at: Instant,
+}
+
+impl Renewals {
+    /// Certificates of this authority for these tenants.
+    pub fn new(
+        issuing: Arc<Issuing>,
+        tenants: Arc<Tenants>,
+        certificates: Arc<Certificates>,
+        metrics: EnrollMetrics,
+    ) -> Self {
+        Self(Arc::new(Inner {
+            issuing,
+            tenants,
+            certificates,
+            budgets: Mutex::default(),
+            metrics,
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl Renewal for Renewals {
+    async fn renew(
+        &self,
+        request: Request<v1::RenewRequest>,
+    ) -> Result<Response<v1::CertificateResponse>, Status> {
+        let peer = request
+            .extensions()
+            .get::<Arc<Peer>>()
+            .cloned()
+            .ok_or_else(|| Status::unauthenticated("no client certificate"))?;
+        match self.0.renew(&peer, &request.into_inner().csr) {
+            Ok(response) => Ok(Response::new(response)),
+            Err((result, tenant, status)) => {
+                self.0.metrics.renewed(result);
+                let subject = audit::Subject {
+                    tenant: tenant.as_ref(),
+                    former: peer.serial.as_ref(),
+                    ..audit::Subject::peer(peer.remote)
+                };
+                audit::refusal(&subject, result, status.message());
+                Err(status)
+            }
+        }
+    }
+}
+
+/// For metric and audit, whom it is about, and what the peer is told.
+type Refusal = (&'static str, Option<TenantName>, Status);
+
+impl Inner {
+    fn renew(&self, peer: &Peer, csr: &[u8]) -> Result<v1::CertificateResponse, Refusal> {
+        let (tenant, credential) = tenant_of(peer)?;
+        let now = SystemTime::now();
+        let refused =
+            |result, status: Status| -> Refusal { (result, Some(tenant.clone()), status) };
+        if peer.expiry.at() <= now {
+            let status = Status::unauthenticated("the client certificate has expired");
+            return Err(refused("expired", status));
+        }
+        self.tenants
+            .check(&tenant, &credential)
+            .map_err(|why| refused(why.label(), Status::permission_denied(why.to_string())))?;
+        if !self.spend(&tenant, Instant::now()) {
+            let status = Status::resource_exhausted("this tenant renews its certificate too often");
+            return Err(refused("too_often", status));
+        }
+        let requested = Requested::from_der(csr)
+            .map_err(|why| refused(why.label(), Status::invalid_argument(why.to_string())))?;
+        let issued = fresh_serial().and_then(|serial| {
+            let lifetime = self.issuing.tenants_lifetime();
+            self.issuing
+                .tenant(&tenant, &requested.key, serial, lifetime, now, None)
+        });
+        let (certificate, facts) = issued.map_err(|error| {
+            warn!(%tenant, "a certificate cannot be renewed: {:#}", anyhow::Error::from(error));
+            let status =
+                Status::unavailable("the hub cannot issue certificates now; its log says why");
+            refused("authority_failed", status)
+        })?;
+        self.metrics.renewed("issued");
+        let subject = audit::Subject {
+            tenant: Some(&tenant),
+            serial: Some(&facts.serial),
+            former: peer.serial.as_ref(),
+            ..audit::Subject::peer(peer.remote)
+        };
+        audit::certificate(&subject, "renewed", "");
+        peer.expiry.extend(facts.not_after);
+        self.certificates.shown(&tenant, Validity::from(&facts));
+        Ok(v1::CertificateResponse {
+            certificate,
+            authorities: self.issuing.authority().bundle().to_owned(),
+        })
+    }
+
+    fn spend(&self, tenant: &TenantName, now: Instant) -> bool {
+        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who has renewed long ago has the whole burst, as one who never has. So there are no more than renew at a time.
+        let full = Duration::from_secs_f64(BURST / PER_SECOND);
+        budgets.retain(|_, budget| now.saturating_duration_since(budget.at) < full);
+        let budget = budgets.entry(tenant.clone()).or_insert(Budget {
+            left: BURST,
+            at: now,
+        });
+        let since = now.saturating_duration_since(budget.at).as_secs_f64();
+        budget.left = (budget.left + since * PER_SECOND).min(BURST);
+        budget.at = now;
+        let enough = budget.left >= 1.0;
+        if enough {
+            budget.left -= 1.0;
+        }
+        enough
+    }
+}
+
+fn tenant_of(peer: &Peer) -> Result<(TenantName, Credential), Refusal> {
+    match &peer.identity {
+        Err(error) => Err((
+            "bad_identity",
+            None,
+            Status::unauthenticated(format!("the client certificate names nobody: {error}")),
+        )),
+        Ok(certificate) => match &certificate.identity {
+            Identity::Tenant(name) => Ok((
+                name.clone(),
+                Credential {
+                    serial: certificate.serial.clone(),
+                    not_before: certificate.not_before,
+                },
+            )),
+            other => Err((
+                "not_a_tenant",
+                None,
+                Status::permission_denied(format!(
+                    "{other} is no tenant: only agents renew certificates"
+                )),
+            )),
+        },
+    }
+}
