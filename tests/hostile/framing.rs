@@ -54,7 +54,7 @@ async fn hostile_31_a_message_beyond_4_mib_ends_the_stream() -> Result<()> {
         ),
     ];
     each_ends(&attack, cases).await?;
-    attack.is_answered().await
+    attack.answered().await
 }
 
 /// Small on the wire, hundreds of megabytes decoded: it is weighed before.
@@ -71,7 +71,7 @@ async fn hostile_31_a_message_that_would_become_large_ends_the_stream() -> Resul
         Code::ResourceExhausted,
     )];
     each_ends(&attack, cases).await?;
-    attack.is_answered().await
+    attack.answered().await
 }
 
 /// The hub unpacks nothing, so that there is no bomb: it answers what gRPC prescribes for an encoding that is not spoken.
@@ -90,7 +90,7 @@ async fn hostile_31_gzip_is_not_spoken_so_a_bomb_stays_packed() -> Result<()> {
         Code::InvalidArgument,
     )];
     each_ends(&attack, cases).await?;
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn hostile_32_nesting_lying_lengths_and_truncation_are_invalid() -> Result
         ),
     ];
     each_ends(&attack, cases).await?;
-    attack.is_answered().await
+    attack.answered().await
 }
 
 /// A session that has told a node.
@@ -181,7 +181,7 @@ async fn hostile_33_an_unknown_enum_value_is_refused_and_never_taken_for_the_fir
     kept.retain(|lb| lb.spec.source.service.ends_with("odd"));
     assert_eq!(kept.len(), 1);
     assert_eq!(kept[0].spec.ports[0].port, 80);
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -209,5 +209,5 @@ async fn hostile_34_unknown_fields_are_ignored_and_an_unknown_body_is_unimplemen
     session.say_bytes(&field(6, &delta)).await;
     let answer = session.answer("other", 1).await?;
     assert_eq!(answer.outcome(), v1::Outcome::Unimplemented, "{answer:?}");
-    attack.is_answered().await
+    attack.answered().await
 }

@@ -1,5 +1,5 @@
 //! The ground of every attack: one real hub in front of one real API server, both on this machine's 127.0.0.1, where each attack
-//! comes from an address of its own; and what has to hold after each of them, in one place: [`Attack::is_answered`].
+//! comes from an address of its own; and what has to hold after each of them, in one place: [`Attack::answered`].
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -268,7 +268,7 @@ impl Attack {
 
     /// What holds after every attack: the neighbour, on the session it had before, gets an answer to a changed Service; a metric
     /// has counted the attack; the audit log tells of it, and of where it came from; and the hub's memory is back.
-    pub(crate) async fn is_answered(mut self) -> Result<()> {
+    pub(crate) async fn answered(mut self) -> Result<()> {
         self.neighbour.works().await?;
         let (ground, evidence) = (self.ground, self.evidence);
         eventually(SOON, &format!("{evidence:?} is counted"), || async {

@@ -32,7 +32,7 @@ async fn hostile_20_two_names_name_nobody() -> Result<()> {
         let status = attack.refused(&named(&attack, &uris)).await;
         assert_eq!(status.code(), Code::Unauthenticated, "{status}");
     }
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -60,7 +60,7 @@ async fn hostile_21_other_spellings_name_nobody() -> Result<()> {
     }
     // It is the name that was refused, and not the hand that wrote it.
     attack.session(&[]).await?;
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn hostile_22_a_name_matches_whole_or_not_at_all() -> Result<()> {
         let status = attack.refused(&attack.ground.forger.tenant(near)).await;
         assert_eq!(status.code(), Code::PermissionDenied, "{near}: {status}");
     }
-    attack.is_answered().await
+    attack.answered().await
 }
 
 /// No message has a field for a tenant: what a body says of one is an unknown field, which counts for nothing. A header may say
@@ -101,7 +101,7 @@ async fn hostile_23_who_claims_to_be_another_tenant_is_denied_or_not_heard() -> 
     let own = attack.tenant.clone();
     let mut honest = calls.call(SYNC, &[(TENANT_HEADER, &own)]).await?;
     honest.welcomed("its-own").await?;
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn hostile_24_a_second_cluster_under_one_identity_is_refused_and_the_first
         .say(messages::upsert(1, messages::service("web", 7, 80)))
         .await;
     first.answer("web", 7).await?;
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -133,5 +133,5 @@ async fn hostile_25_of_one_agent_twice_the_older_session_is_aborted() -> Result<
     new.say(messages::upsert(1, messages::service("web", 7, 80)))
         .await;
     new.answer("web", 7).await?;
-    attack.is_answered().await
+    attack.answered().await
 }

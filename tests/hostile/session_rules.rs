@@ -38,7 +38,7 @@ async fn hostile_35_versions_that_do_not_meet_are_told_the_range() -> Result<()>
         );
         assert!(status.message().contains("speaks protocol 1"), "{status}");
     }
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn hostile_36_a_delta_before_hello_and_a_second_hello_are_out_of_turn() ->
             .await?
             .is_empty()
     );
-    attack.is_answered().await
+    attack.answered().await
 }
 
 async fn resync(session: &mut Session) -> Result<v1::ResyncRequired> {
@@ -88,7 +88,7 @@ async fn hostile_37_a_gap_asks_for_the_state_anew_and_a_repetition_is_ignored() 
         panic!("not one load balancer")
     };
     assert_eq!(lb.spec.ports[0].port, 83);
-    attack.is_answered().await
+    attack.answered().await
 }
 
 /// Names of one's own invention, made and deleted as fast as they can be sent. What of it is the same name is one entry of the
@@ -125,7 +125,7 @@ async fn hostile_41_creating_and_deleting_without_end_is_coalesced_and_then_too_
     }
     let status = session.ended().await;
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -137,5 +137,5 @@ async fn hostile_42_an_acknowledgement_of_what_was_never_sent_is_ignored() -> Re
         .await;
     session.say(upsert(1, service("web", 1, 80))).await;
     session.answer("web", 1).await?;
-    attack.is_answered().await
+    attack.answered().await
 }

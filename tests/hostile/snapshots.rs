@@ -84,7 +84,7 @@ async fn hostile_38_a_snapshot_without_a_true_end_deletes_nothing() -> Result<()
     session.say(messages::upsert(1, service("b", 3, 82))).await;
     session.answer("b", 3).await?;
     assert_eq!(ports(&attack).await?, [("a".into(), 80), ("b".into(), 82)]);
-    attack.is_answered().await
+    attack.answered().await
 }
 
 /// 500 Services, and then a verified snapshot of none. Their management Services are of a class that no allocator serves, so
@@ -121,7 +121,7 @@ async fn hostile_39_an_empty_snapshot_after_500_services_is_held() -> Result<()>
     attack.neighbour_works().await?;
     let found = attack.ground.load_balancers(&attack.tenant).await?.len();
     assert_eq!(found, SERVICES);
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn hostile_40_a_snapshot_of_a_million_services_ends_the_session_and_the_st
     assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
     assert!(status.message().contains("30000"), "{status}");
     assert_eq!(ports(&attack).await?, [("a".into(), 80)]);
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -173,5 +173,5 @@ async fn hostile_43_a_service_told_in_two_ways_is_refused_in_both() -> Result<()
         }
     })
     .await?;
-    attack.is_answered().await
+    attack.answered().await
 }

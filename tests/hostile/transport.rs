@@ -43,7 +43,7 @@ async fn is_shut_out(
 ) -> Result<()> {
     let attack = Attack::begin(name, Evidence::door(reason)).await?;
     shut_out(&attack, attack.config(&credential(&attack))).await;
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn hostile_01_silence_and_a_slow_client_hello_end_after_five_seconds() -> 
     let took = began.elapsed();
     assert!(took >= HANDSHAKE && took < 2 * HANDSHAKE, "{took:?}");
     dripping.abort();
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -86,7 +86,7 @@ async fn hostile_01_one_address_has_so_many_handshakes_and_others_have_theirs() 
     );
     attack.neighbour_works().await?;
     drop(half_open);
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -95,7 +95,7 @@ async fn hostile_02_tls_1_2_is_refused() -> Result<()> {
     let ca = attack.ground.lab.hub().ca();
     let config = tls::config_of(&ca, Some(&attack.credential()), &[&version::TLS12]);
     shut_out(&attack, config).await;
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn hostile_03_without_a_certificate_nobody_gets_in() -> Result<()> {
     let attack = Attack::begin("03", Evidence::door("no-certificate")).await?;
     let ca = attack.ground.lab.hub().ca();
     shut_out(&attack, tls::config_of(&ca, None, &[&version::TLS13])).await;
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -190,7 +190,7 @@ async fn hostile_08_a_revoked_certificate_finds_no_session_to_resume() -> Result
     .await?;
     // Another certificate of the same tenant counts.
     attack.session(&[]).await?;
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn hostile_09_a_live_session_ends_within_a_second_of_its_revocation() -> R
     assert!(took < Duration::from_secs(1), "{took:?}");
     let again = attack.refused(&attack.credential()).await;
     assert_eq!(again.code(), Code::Unauthenticated, "{again}");
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -222,7 +222,7 @@ async fn hostile_10_a_servers_or_an_authoritys_certificate_is_refused() -> Resul
     for credential in [server, authority] {
         shut_out(&attack, attack.config(&credential)).await;
     }
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -237,7 +237,7 @@ async fn hostile_11_a_chain_of_a_hundred_certificates_or_of_a_mebibyte_is_refuse
     for credential in [hundred, large] {
         shut_out(&attack, attack.config(&credential)).await;
     }
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -248,7 +248,7 @@ async fn hostile_19_http_1_1_is_refused_with_tls_and_without() -> Result<()> {
         config.alpn_protocols = protocols;
         shut_out(&attack, config).await;
     }
-    attack.is_answered().await?;
+    attack.answered().await?;
 
     let attack = Attack::begin("19b", Evidence::door("not-tls")).await?;
     let mut plain = attack.tcp().await;
@@ -257,7 +257,7 @@ async fn hostile_19_http_1_1_is_refused_with_tls_and_without() -> Result<()> {
         .await?;
     let said = closed(&mut plain).await;
     assert!(!said.starts_with(b"HTTP"), "{said:?}");
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -274,5 +274,5 @@ async fn hostile_19_a_path_that_nobody_serves_is_unimplemented() -> Result<()> {
         let status = call.ended().await;
         assert_eq!(status.code(), Code::Unimplemented, "{path}: {status}");
     }
-    attack.is_answered().await
+    attack.answered().await
 }

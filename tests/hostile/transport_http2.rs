@@ -44,7 +44,7 @@ async fn hostile_12_rapid_reset_ends_with_goaway() -> Result<()> {
         .flood(|n| [open(n), frame(RST_STREAM, 0, stream(n), &cancel)].concat())
         .await;
     assert_calmed(goaway, "rapid reset");
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -57,7 +57,7 @@ async fn hostile_13_resets_that_the_hub_is_made_to_send_end_with_goaway() -> Res
         .flood(|n| [open(n), frame(WINDOW_UPDATE, 0, stream(n), &beyond)].concat())
         .await;
     assert_calmed(goaway, "server-induced resets");
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -69,7 +69,7 @@ async fn hostile_14_a_flood_of_continuations_ends_with_goaway() -> Result<()> {
         .flood(|n| frame(CONTINUATION, 0, stream(0), &literal("x", &n.to_string())))
         .await;
     assert_calmed(goaway, "CONTINUATION");
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -89,7 +89,7 @@ async fn hostile_15_headers_beyond_16_kib_are_refused_and_the_connection_goes_on
         .until(|frame| frame.kind == PING && frame.flags == ACK)
         .await;
     assert!(pong.is_some(), "closed");
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -105,7 +105,7 @@ async fn hostile_15_a_header_bomb_ends_with_goaway() -> Result<()> {
         .await;
     let goaway = http2.until(|frame| frame.kind == GOAWAY).await;
     assert_calmed(goaway, "header bomb");
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -121,7 +121,7 @@ async fn hostile_16_floods_of_ping_settings_and_empty_data_end_with_goaway() -> 
         http2.send(&open(0)).await;
         assert_calmed(http2.flood(|_| again.clone()).await, what);
     }
-    attack.is_answered().await
+    attack.answered().await
 }
 
 #[tokio::test]
@@ -147,7 +147,7 @@ async fn hostile_17_a_window_that_is_never_reopened_is_closed_after_15_seconds()
         took >= STALL && took < STALL + Duration::from_secs(10),
         "{took:?}"
     );
-    attack.is_answered().await
+    attack.answered().await
 }
 
 /// How many of so many streams are refused, and whether the connection goes on.
@@ -183,5 +183,5 @@ async fn hostile_18_streams_beyond_eight_are_refused_and_a_thousand_end_with_goa
         !goes_on && refused <= RESETS,
         "{refused} refused, goes on: {goes_on}"
     );
-    attack.is_answered().await
+    attack.answered().await
 }
