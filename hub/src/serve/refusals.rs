@@ -3,6 +3,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -39,7 +40,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = request.extensions().get::<Arc<Peer>>().cloned();
         let path = request.uri().path();
         let is_session = path
             .strip_prefix('/')
@@ -56,7 +57,7 @@ where
 /// The answer to one call. Boxed: projecting a pin would be unsafe code, or one more dependency, for a few calls in a day.
 pub(super) struct Answer<F> {
     inner: Pin<Box<F>>,
-    peer: Option<Peer>,
+    peer: Option<Arc<Peer>>,
     is_session: bool,
     metrics: SessionMetrics,
 }
