@@ -464,7 +464,10 @@ async fn a_grpc_server_knows_the_peer_of_each_request() {
         .expect("no answer")
         .unwrap();
     let peer = peers.recv().await.unwrap().expect("no peer in the request");
-    assert_eq!(peer.identity.unwrap().identity.to_string(), "admin/ops");
+    assert_eq!(
+        peer.identity.as_ref().unwrap().identity.to_string(),
+        "admin/ops"
+    );
 
     drop(client);
     stop.send(()).unwrap();
