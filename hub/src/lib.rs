@@ -15,6 +15,7 @@ pub mod objects;
 pub mod observe;
 pub mod pace;
 pub mod plan;
+pub mod policy;
 pub mod release;
 pub mod serve;
 pub mod session;

@@ -58,6 +58,20 @@ pub struct TenantSpec {
     #[schemars(length(max = 100), inner(length(max = 49)))]
     #[x_kube(validation = Rule::new("self.all(range, isCIDR(range))").message("each is a CIDR such as 10.0.0.0/24"))]
     pub requestable_ips: Vec<String>,
+    /// Where this tenant's nodes are: a node address outside of these CIDRs receives no traffic. None: anywhere. Never, whatever
+    /// stands here: loopback, link-local, metadata, multicast and reserved addresses, the management cluster's own
+    /// (`managementCidrs` of the hub), other tenants' nodes, and addresses of load balancers.
+    #[serde(default, rename = "nodeCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(max = 49)))]
+    #[x_kube(validation = Rule::new("self.all(range, isCIDR(range))").message("each is a CIDR such as 10.0.0.0/24"))]
+    pub node_cidrs: Vec<String>,
+    /// The node ports that this tenant's Services may have, such as `30000-32767`. None: all from 1024 that are none of the
+    /// node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 11), regex(pattern = "^[0-9]{1,5}-[0-9]{1,5}$"))]
+    #[x_kube(validation = Rule::new("int(self.split('-')[0]) <= int(self.split('-')[1]) && int(self.split('-')[1]) <= 65535")
+        .message("a range of ports such as 30000-32767"))]
+    pub node_port_range: Option<String>,
     /// Annotations of the Services that the hub makes for this tenant: which of them the tenant may set, and which the operator
     /// sets. A change is followed on Services that exist; their addresses stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -56,6 +56,21 @@ pub(super) fn admit(
                     ),
                 ));
             }
+            Some(number) if !policy.nodes.has_port(number) => {
+                return Err(refuse(
+                    field("nodePort"),
+                    "NodePortOutOfRange",
+                    format!(
+                        "{number} is not among the node ports that this cluster may have ({}): use another, or ask the operator \
+                         (nodePortRange)",
+                        policy
+                            .nodes
+                            .ports
+                            .map(|range| range.to_string())
+                            .unwrap_or_default()
+                    ),
+                ));
+            }
             Some(_) => {}
         }
     }

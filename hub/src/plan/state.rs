@@ -5,9 +5,13 @@ use std::{net::IpAddr, time::Instant};
 use berth_common::model::{IpFamily, Outcome, Reason, Service};
 
 use super::{
-    Allocator, Now, Observed, PATIENCE, PATIENCE_AT_MOST, Seen, addresses::ips, is_unicast,
+    Allocator, Fitness, Nodes, Now, Observed, PATIENCE, PATIENCE_AT_MOST, Seen, addresses::ips,
+    is_unicast,
 };
 use crate::objects::service::{ObservedService, ServiceShape};
+
+/// Why an address of a node receives no traffic: in the Service's condition where no other is left, and else in the record's.
+pub(super) const NOT_ALLOWED: &str = "AddressNotAllowed";
 
 /// How far it has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -26,7 +30,7 @@ pub(super) fn of(
     service: &Service,
     desired: &ServiceShape,
     seen: &Seen<ObservedService>,
-    has_nodes: bool,
+    without_nodes: Option<Reason>,
     without_backends: Option<Reason>,
     observed: &Observed,
     now: Now,
@@ -47,8 +51,8 @@ pub(super) fn of(
         // It was told, and will give the right ones.
         return patience(desired, seen, observed, now);
     }
-    if !has_nodes {
-        return State::Waiting(no_node_addresses(service));
+    if let Some(why) = without_nodes {
+        return State::Waiting(why);
     }
     if let Some(why) = without_backends {
         return State::Waiting(why);
@@ -99,7 +103,12 @@ fn patience(
     }
 }
 
-pub(super) fn no_node_addresses(service: &Service) -> Reason {
+/// No node can receive traffic: they have no address, or none that may.
+pub(super) fn no_node_addresses(service: &Service, nodes: &Nodes, fitness: Fitness<'_>) -> Reason {
+    if let Some((count, why)) = fitness.left_out(nodes, &service.families) {
+        let message = format!("no node may receive traffic: {count} left out; {why}");
+        return Reason::new(NOT_ALLOWED, message);
+    }
     let families: Vec<&str> = service
         .families
         .iter()
