@@ -99,6 +99,7 @@ mod tests {
             allowed: vec!["10.0.0.0/12".parse().unwrap()],
             ports: NodePorts::parse("30000-32767"),
             management: ["10.9.0.0/16".parse().unwrap()].into(),
+            ..NodeRules::default()
         };
         let barred = Barred::from([("10.0.0.2".parse().unwrap(), Unfit::OtherTenant)]);
         let fitness = Fitness {

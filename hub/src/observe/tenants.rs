@@ -19,7 +19,7 @@ use crate::{
     health,
     objects::{RELEASE_HELD, service},
     plan::{Allocator, Annotations, Policy},
-    policy::{NodePorts, NodeRules, Rules},
+    policy::{NodePorts, NodeRules, Quotas, Rules},
     standing::Records,
     tenants::Revocations,
 };
@@ -102,6 +102,7 @@ impl TenantFacts {
                     .as_deref()
                     .map(|range| NodePorts::parse(range).unwrap_or(NO_PORT)),
                 management: management.clone(),
+                quotas: quotas(tenant.spec.quotas.as_ref()),
             }),
             health: tenant
                 .spec
@@ -140,6 +141,15 @@ fn allowed(texts: &[String]) -> Vec<IpNet> {
         return vec![nowhere(std::net::Ipv6Addr::UNSPECIFIED)];
     }
     read
+}
+
+fn quotas(spec: Option<&api::Quotas>) -> Quotas {
+    let bound = |count: Option<u32>| count.map(|count| count as usize);
+    spec.map_or_else(Quotas::default, |spec| Quotas {
+        ports_per_load_balancer: bound(spec.ports_per_load_balancer),
+        nodes: bound(spec.nodes),
+        enforce: spec.enforce,
+    })
 }
 
 /// What a range that cannot be read allows. No node port is that low.
@@ -424,6 +434,16 @@ mod tests {
         let bound = rules(&["10.10.0.0/16"], Some("30000-30010"));
         assert_eq!(bound.judge(&ip), None);
         assert!(bound.has_port(30_010) && !bound.has_port(30_011));
+        assert_eq!(bound.quotas, Quotas::default());
+        let bounded = tenant("a", |tenant| {
+            tenant.spec.quotas = Some(api::Quotas {
+                nodes: Some(3),
+                ..api::Quotas::default()
+            });
+        });
+        assert_eq!(directory.reported(bounded), Some(name("a")));
+        let facts = directory.get(&name("a")).unwrap();
+        assert_eq!(facts.nodes.quotas.nodes, Some(3));
         let broken = rules(&["10.10.0.0"], Some("all"));
         assert!(broken.judge(&ip).is_some());
         assert!(!broken.has_port(30_000));

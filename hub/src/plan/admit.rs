@@ -30,6 +30,19 @@ pub(super) fn admit(
     policy: &Policy,
     known: &BTreeSet<IpAddr>,
 ) -> Result<(), Refusal> {
+    let ports = service.ports.len();
+    if let Some(most) = policy.nodes.quotas.ports_per_load_balancer
+        && ports > most
+    {
+        return Err(refuse(
+            "spec.ports",
+            "QuotaExceeded",
+            format!(
+                "the Service has {ports} ports, and {most} is what one load balancer of this cluster may have: use fewer, or ask \
+                 the operator (quotas.portsPerLoadBalancer)"
+            ),
+        ));
+    }
     for (index, port) in service.ports.iter().enumerate() {
         let field = |name: &str| format!("spec.ports[{index}].{name}");
         if port.protocol == Protocol::Sctp {

@@ -89,8 +89,12 @@ impl<'a> Fitness<'a> {
         self.rules.unfit(ip).or_else(found)
     }
 
-    /// How many nodes have an address of these families that may not be, and what to do about the first.
-    pub(super) fn left_out(self, nodes: &Nodes, families: &[IpFamily]) -> Option<(usize, String)> {
+    /// How many nodes have an address of these families that may not be, and reason and explanation of the first.
+    pub(super) fn left_out(
+        self,
+        nodes: &Nodes,
+        families: &[IpFamily],
+    ) -> Option<(&'static str, usize, String)> {
         // Whoever has looked has found all of them.
         if self.barred.is_some_and(Barred::is_empty) {
             return None;
@@ -109,7 +113,7 @@ impl<'a> Fitness<'a> {
             .filter_map(|(name, node)| Some((name, why(node)?)));
         let (name, (ip, unfit)) = all.next()?;
         let why = format!("node {}: {}", name.0, unfit.explain(&ip));
-        Some((1 + all.count(), why))
+        Some((unfit.reason(), 1 + all.count(), why))
     }
 }
 

@@ -67,12 +67,12 @@ pub(super) fn backing(
     }
     let fine = |reason| match fitness.left_out(nodes, &service.families) {
         // The others serve. It is told here, and changes when the nodes do.
-        Some((count, why)) => Backing {
+        Some((reason, count, why)) => Backing {
             condition: ConditionShape {
                 message: some_left_out(count, nodes.len(), &why),
-                ..fine(state::NOT_ALLOWED).condition
+                ..fine(reason).condition
             },
-            ..fine(reason)
+            ..fine(HEALTHY)
         },
         None => fine(reason),
     };

@@ -10,9 +10,6 @@ use super::{
 };
 use crate::objects::service::{ObservedService, ServiceShape};
 
-/// Why an address of a node receives no traffic: in the Service's condition where no other is left, and else in the record's.
-pub(super) const NOT_ALLOWED: &str = "AddressNotAllowed";
-
 /// How far it has come.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -105,9 +102,9 @@ fn patience(
 
 /// No node can receive traffic: they have no address, or none that may.
 pub(super) fn no_node_addresses(service: &Service, nodes: &Nodes, fitness: Fitness<'_>) -> Reason {
-    if let Some((count, why)) = fitness.left_out(nodes, &service.families) {
+    if let Some((reason, count, why)) = fitness.left_out(nodes, &service.families) {
         let message = format!("no node may receive traffic: {count} left out; {why}");
-        return Reason::new(NOT_ALLOWED, message);
+        return Reason::new(reason, message);
     }
     let families: Vec<&str> = service
         .families

@@ -15,7 +15,7 @@ use std::{
 
 use berth_common::identity::TenantName;
 
-use super::{NodeRules, Unfit};
+use super::{NodeRules, Quotas, Unfit};
 use crate::plan::Nodes;
 
 /// The addresses of a tenant's nodes that receive no traffic, and why.
@@ -81,9 +81,16 @@ impl Claims {
     pub fn judge(&mut self, tenant: &TenantName, nodes: &Arc<Nodes>, rules: &Rules) -> Judged {
         let before = self.tenants.remove(tenant);
         let addresses: BTreeSet<IpAddr> = addresses(nodes).collect();
+        let mut found = Barred::new();
+        for ip in &addresses {
+            if let Some(unfit) = rules.judge(ip).or_else(|| self.taken(tenant, ip)) {
+                found.insert(*ip, unfit);
+            }
+        }
+        self.count(tenant, nodes, rules.quotas, &mut found);
         let mut barred = Barred::new();
         for ip in &addresses {
-            match rules.judge(ip).or_else(|| self.taken(tenant, ip)) {
+            match found.get(ip).copied() {
                 None => {
                     self.claimed.entry(*ip).or_insert_with(|| tenant.clone());
                     self.stop_waiting(tenant, ip);
@@ -179,6 +186,29 @@ impl Claims {
     /// Whose nodes are to be judged again, once.
     pub fn take_disputed(&mut self) -> BTreeSet<TenantName> {
         std::mem::take(&mut self.disputed)
+    }
+
+    /// Bars the addresses of the nodes beyond the quota. Those that receive traffic already come first, then the others by name:
+    /// so a restart, or a node that joins, takes nobody's place. A node of which nothing may receive traffic is not counted.
+    fn count(&self, tenant: &TenantName, nodes: &Nodes, quotas: Quotas, barred: &mut Barred) {
+        let Some(most) = quotas.nodes else { return };
+        let serves = |ip: &IpAddr| {
+            self.backends
+                .get(ip)
+                .is_some_and(|of| of.contains_key(tenant))
+        };
+        let fit = nodes
+            .iter()
+            .filter(|(_, node)| node.addresses.iter().any(|ip| !barred.contains_key(ip)))
+            .map(|(name, node)| (!node.addresses.iter().any(serves), name, node));
+        let in_line: BTreeMap<_, _> = fit.map(|(new, name, node)| ((new, name), node)).collect();
+        for ((new, _), node) in in_line.into_iter().skip(most) {
+            if new || quotas.enforce {
+                for ip in &node.addresses {
+                    barred.entry(*ip).or_insert(Unfit::Quota(most));
+                }
+            }
+        }
     }
 
     /// Whether an address is somebody else's.
@@ -360,6 +390,41 @@ mod tests {
             judge(&mut claims, "third", &[A]),
             [(ip(A), Unfit::OtherTenant)]
         );
+    }
+
+    #[test]
+    fn quota_of_nodes_is_for_those_that_serve_first_and_withdraws_only_where_it_is_enforced() {
+        let mut claims = Claims::default();
+        let rules = |most, enforce| {
+            Rules::new(NodeRules {
+                quotas: Quotas {
+                    nodes: Some(most),
+                    enforce,
+                    ..Quotas::default()
+                },
+                ..NodeRules::default()
+            })
+        };
+        const C: &str = "10.0.0.3";
+        let (acme, three) = (tenant("acme"), nodes(&[A, B, C]));
+        let beyond = |claims: &mut Claims, most, enforce| {
+            let judged = claims.judge(&acme, &three, &rules(most, enforce));
+            judged.barred.keys().copied().collect::<Vec<_>>()
+        };
+        assert_eq!(beyond(&mut claims, 2, false), [ip(C)], "by name");
+        claims.backends(&acme, &[], &[ip(B), ip(C)]);
+        assert_eq!(
+            beyond(&mut claims, 2, false),
+            [ip(A)],
+            "also after a restart"
+        );
+        assert_eq!(
+            beyond(&mut claims, 1, false),
+            [ip(A)],
+            "nothing is withdrawn"
+        );
+        assert_eq!(beyond(&mut claims, 1, true), [ip(A), ip(C)]);
+        assert_eq!(judge(&mut claims, "other", &[A]), [], "nor is it claimed");
     }
 
     #[test]

@@ -5,4 +5,4 @@ mod claims;
 mod nodes;
 
 pub use claims::{Barred, Claims, Judged, Rules};
-pub use nodes::{NodePorts, NodeRules, Unfit, networks};
+pub use nodes::{NodePorts, NodeRules, Quotas, Unfit, networks};

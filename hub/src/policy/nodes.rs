@@ -17,6 +17,19 @@ pub struct NodeRules {
     pub ports: Option<NodePorts>,
     /// The management cluster's own addresses.
     pub management: Arc<[IpNet]>,
+    /// How much of it.
+    pub quotas: Quotas,
+}
+
+/// How much a tenant may have. `None`: no bound.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quotas {
+    /// Ports of one load balancer.
+    pub ports_per_load_balancer: Option<usize>,
+    /// Nodes that receive traffic.
+    pub nodes: Option<usize>,
+    /// What is beyond a quota that was lowered is withdrawn.
+    pub enforce: bool,
 }
 
 /// A range of node ports, both ends included.
@@ -59,6 +72,8 @@ pub enum Unfit {
     LoadBalancer,
     /// A node of another tenant has it.
     OtherTenant,
+    /// Its node is one more than the tenant may have.
+    Quota(usize),
 }
 
 impl Unfit {
@@ -70,6 +85,15 @@ impl Unfit {
             Self::Outside => "outside",
             Self::LoadBalancer => "load_balancer",
             Self::OtherTenant => "other_tenant",
+            Self::Quota(_) => "quota",
+        }
+    }
+
+    /// The reason of a condition.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Quota(_) => "QuotaExceeded",
+            _ => "AddressNotAllowed",
         }
     }
 
@@ -93,6 +117,10 @@ impl Unfit {
             Self::OtherTenant => format!(
                 "{ip} is the address of a node of another cluster, which had it first: give the node an address of its own, or \
                  ask the operator"
+            ),
+            Self::Quota(nodes) => format!(
+                "{ip} is of one node more than the {nodes} that may receive traffic: label nodes with \
+                 node.kubernetes.io/exclude-from-external-load-balancers, or ask the operator (quotas.nodes)"
             ),
         }
     }

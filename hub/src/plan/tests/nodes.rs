@@ -1,7 +1,7 @@
 //! Which of a tenant's nodes receive traffic under the operator's policy, and what is said of the others.
 
 use super::*;
-use crate::policy::{Barred, NodePorts, NodeRules, Unfit};
+use crate::policy::{Barred, NodePorts, NodeRules, Quotas, Unfit};
 
 fn ips(addresses: &[&str]) -> BTreeSet<IpAddr> {
     addresses.iter().map(|ip| ip.parse().unwrap()).collect()
@@ -132,4 +132,58 @@ fn hostile_49_a_node_port_out_of_the_tenants_range_is_refused_and_what_was_serve
     assert_eq!(reason(&model), "NodePortOutOfRange");
     assert!(message(&model).contains("30000-30999"));
     assert_eq!(backends(&model), ips(&["10.10.2.1", "10.10.2.2"]));
+}
+
+fn ports(most: usize) -> Rules {
+    Arc::new(NodeRules {
+        quotas: Quotas {
+            ports_per_load_balancer: Some(most),
+            ..Quotas::default()
+        },
+        ..NodeRules::default()
+    })
+}
+
+#[test]
+fn quota_of_ports_refuses_what_is_beyond_it_and_withdraws_nothing() {
+    let two = || {
+        let mut two = service();
+        let port = Port {
+            name: "https".into(),
+            port: 3001,
+            node_port: Some(31001),
+            ..two.ports[0].clone()
+        };
+        two.ports.push(port);
+        two
+    };
+    let (mut model, _) = served();
+    model.policy.nodes = ports(1);
+    model.settle(&want(2, two(), two_nodes()));
+    assert_eq!(reason(&model), "QuotaExceeded");
+    assert!(message(&model).contains("2 ports, and 1"));
+    assert_eq!(backends(&model), ips(&["10.10.2.1", "10.10.2.2"]));
+    model.policy.nodes = ports(2);
+    model.settle(&want(2, two(), two_nodes()));
+    assert_eq!(outcome(&model), &Outcome::Programmed);
+    model.policy.nodes = ports(1);
+    model.settle(&want(2, two(), two_nodes()));
+    assert_eq!(reason(&model), "QuotaExceeded");
+    let served = model.observed.service.as_ref().unwrap();
+    assert_eq!(served.object.shape.ports.len(), 2, "what exists stays");
+}
+
+#[test]
+fn quota_of_nodes_is_told_with_its_own_reason() {
+    let (mut model, want) = served();
+    let over = ("10.10.2.2".parse().unwrap(), Unfit::Quota(1));
+    model.observed.barred = Some(Arc::new(Barred::from([over])));
+    model.settle(&want);
+    assert_eq!(backends(&model), ips(&["10.10.2.1"]));
+    let (reason, message) = told(&model);
+    assert_eq!(reason, "QuotaExceeded");
+    assert!(
+        message.contains("ask the operator (quotas.nodes)"),
+        "{message}"
+    );
 }
