@@ -62,7 +62,7 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
 
     let cache = Arc::new(Cache::default());
-    let directory = Arc::new(Directory::default());
+    let directory = Arc::new(Directory::new(settings.management()));
     let work = Arc::new(Work::new(PER_TENANT));
     let probing = HealthMetrics::default();
     let health = Arc::new(Health::new(probing.clone()));
@@ -107,6 +107,8 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     ));
     let ground = Arc::new(health::ground::Hub {
         directory: directory.clone(),
+        cache: cache.clone(),
+        metrics: writes.clone(),
         tenants: tenants.clone(),
         marks,
     });
@@ -446,5 +448,11 @@ impl Desires for Wishes {
 
     fn gone(&self, tenant: &TenantName, key: &ServiceKey) {
         self.tenants.gone(tenant, key);
+    }
+
+    fn replan(&self, tenant: &TenantName) {
+        self.tenants.replan(tenant);
+        // What was to be knocked at is to be knocked at no more, or again.
+        self.health.touch(tenant);
     }
 }

@@ -18,6 +18,7 @@ pub mod objects;
 pub mod observe;
 pub mod pace;
 pub mod plan;
+pub mod policy;
 pub mod release;
 pub mod serve;
 pub mod serving;

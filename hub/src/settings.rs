@@ -1,16 +1,22 @@
 //! What an operator may set on the hub, and what each value must be. Only the table and its types; where values come
 //! from, and every message about them, is `berth_common::settings`.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    str::FromStr,
+};
 
 use berth_common::{
     identity::TrustDomain,
     settings::{self, Conflict, Setting, Settings},
     telemetry::{LOG_FILTER, LOG_FORMAT, LogSettings},
 };
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, de::Error};
 
 use crate::ca::{Lifetime, store::SecretRef};
+use crate::policy::networks;
 
 /// The settings of `berth-hub`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -30,6 +36,9 @@ pub struct HubSettings {
     pub kubeconfig: Option<PathBuf>,
     /// `allocator`.
     pub allocator: Allocator,
+    /// `managementCidrs`: the management cluster's own addresses, which are no tenant's backends.
+    #[serde(deserialize_with = "management_cidrs")]
+    pub management_cidrs: Vec<IpNet>,
     /// `handshakes`: how many may be in progress.
     #[serde(deserialize_with = "settings::count")]
     pub handshakes: usize,
@@ -57,6 +66,25 @@ fn trust_domain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<TrustDomai
             "expected a lower-case DNS name such as berth.local; this one {error}"
         ))
     })
+}
+
+/// Addresses and CIDRs, in one string so that a flag and a variable can hold them too.
+fn management_cidrs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    networks(&text).map_err(|part| {
+        D::Error::custom(format!(
+            "expected addresses and CIDRs such as 10.0.0.0/16,fd00::/64; {part:?} is neither"
+        ))
+    })
+}
+
+impl HubSettings {
+    /// The management cluster's own addresses: those that are set, and the one at which it shows its API server to pods.
+    pub fn management(&self) -> Vec<IpNet> {
+        let api = std::env::var("KUBERNETES_SERVICE_HOST").unwrap_or_default();
+        let api = api.parse::<IpAddr>().ok().map(IpNet::from);
+        self.management_cidrs.iter().copied().chain(api).collect()
+    }
 }
 
 /// The settings under `tls`: PEM files, read again when they change.
@@ -196,6 +224,12 @@ impl Settings for HubSettings {
             "Who allocates addresses in the management cluster: metallb or other",
         )
         .default("metallb"),
+        Setting::text(
+            "managementCidrs",
+            "CIDR,...",
+            "The management cluster's own addresses (nodes, pods, Services, API server, pools): no tenant's node has one",
+        )
+        .default(""),
         Setting::number(
             "handshakes",
             "N",
@@ -340,6 +374,9 @@ mod tests {
             (limits.handshakes, limits.handshakes_per_address)
         );
         assert_eq!(settings.snapshots, crate::tenants::SNAPSHOTS);
+        assert_eq!(settings.management_cidrs, []);
+        let own = parse("managementCidrs: 10.0.0.0/16,10.96.0.1").unwrap();
+        assert!(own.management().contains(&"10.96.0.1/32".parse().unwrap()));
         assert_eq!(parse("handshakes: 7").unwrap().handshakes, 7);
     }
 
@@ -387,6 +424,11 @@ mod tests {
                 "ca: {serverNames: [hub.example]}",
                 "ca.serverNames needs a CA: give ca.secret or ca.dir \
                  (ca.serverNames: [\"hub.example\"] from hub.yaml, ca.secret: \"\" from default)",
+            ),
+            (
+                "managementCidrs: 10.0.0.0/16 fd00::/640",
+                "managementCidrs: \"10.0.0.0/16 fd00::/640\" (hub.yaml): expected addresses and CIDRs such as \
+                 10.0.0.0/16,fd00::/64; \"fd00::/640\" is neither",
             ),
             (
                 "handshakes: 0",

@@ -20,7 +20,7 @@ pub use load_balancer::{
     Source, TrafficPolicy,
 };
 pub use tenant::{
-    Annotations, Credentials, HealthCheck, HealthMode, ReclaimPolicy, Tenant, TenantSpec,
+    Annotations, Credentials, HealthCheck, HealthMode, Quotas, ReclaimPolicy, Tenant, TenantSpec,
     TenantStatus,
 };
 

@@ -58,6 +58,23 @@ pub struct TenantSpec {
     #[schemars(length(max = 100), inner(length(max = 49)))]
     #[x_kube(validation = Rule::new("self.all(range, isCIDR(range))").message("each is a CIDR such as 10.0.0.0/24"))]
     pub requestable_ips: Vec<String>,
+    /// Where this tenant's nodes are: a node address outside of these CIDRs receives no traffic. None: anywhere. Never, whatever
+    /// stands here: loopback, link-local, metadata, multicast and reserved addresses, the management cluster's own
+    /// (`managementCidrs` of the hub), other tenants' nodes, and addresses of load balancers.
+    #[serde(default, rename = "nodeCIDRs", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 100), inner(length(max = 49)))]
+    #[x_kube(validation = Rule::new("self.all(range, isCIDR(range))").message("each is a CIDR such as 10.0.0.0/24"))]
+    pub node_cidrs: Vec<String>,
+    /// The node ports that this tenant's Services may have, such as `30000-32767`. None: all from 1024 that are none of the
+    /// node's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 11), regex(pattern = "^[0-9]{1,5}-[0-9]{1,5}$"))]
+    #[x_kube(validation = Rule::new("int(self.split('-')[0]) <= int(self.split('-')[1]) && int(self.split('-')[1]) <= 65535")
+        .message("a range of ports such as 30000-32767"))]
+    pub node_port_range: Option<String>,
+    /// How much this tenant may have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quotas: Option<Quotas>,
     /// Annotations of the Services that the hub makes for this tenant: which of them the tenant may set, and which the operator
     /// sets. A change is followed on Services that exist; their addresses stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -77,6 +94,23 @@ pub struct TenantSpec {
     #[x_kube(validation = Rule::new("self.?timeoutMilliseconds.orValue(500) <= self.?intervalMilliseconds.orValue(750)")
         .message("a probe ends before the next begins: timeoutMilliseconds (500) is at most intervalMilliseconds (750)"))]
     pub health_check: Option<HealthCheck>,
+}
+
+/// How much a tenant may have. What is not said is not bounded.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Quotas {
+    /// Ports of one load balancer. A Service with more is refused; where one has more already, it is served as it is and told so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
+    pub ports_per_load_balancer: Option<u32>,
+    /// Nodes that receive traffic: first those that do already, then by name. The others are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100000), extend("format" = "int32"))]
+    pub nodes: Option<u32>,
+    /// Nodes that receive traffic already are left out too, when the quota is lowered below their number.
+    #[serde(default)]
+    pub enforce: bool,
 }
 
 /// What of a tenant's certificates the operator has revoked. `berth-hub tenant revoke` writes it.

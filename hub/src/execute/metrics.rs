@@ -10,13 +10,18 @@ use prometheus_client::{
 };
 
 use super::{Failure, write::What};
-use crate::plan::Write;
+use crate::{plan::Write, policy::Judged};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabels {
     kind: &'static str,
     verb: &'static str,
     result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UnfitLabels {
+    reason: &'static str,
 }
 
 /// Figures about planning and writing.
@@ -27,6 +32,7 @@ pub struct WriteMetrics {
     queue: Gauge,
     parked: Gauge,
     released: Counter,
+    refused_addresses: Family<UnfitLabels, Counter>,
 }
 
 impl Default for WriteMetrics {
@@ -42,6 +48,7 @@ impl Default for WriteMetrics {
             queue: Gauge::default(),
             parked: Gauge::default(),
             released: Counter::default(),
+            refused_addresses: Family::default(),
         }
     }
 }
@@ -74,6 +81,11 @@ impl WriteMetrics {
             "Addresses of deleted load balancers that were kept for a while and then given back",
             self.released.clone(),
         );
+        registry.register(
+            "berth_node_addresses_refused",
+            "Addresses of tenants' nodes that were found to be none that may receive traffic, by reason",
+            self.refused_addresses.clone(),
+        );
     }
 
     pub(super) fn planned(&self, took: Duration) {
@@ -90,6 +102,15 @@ impl WriteMetrics {
 
     pub(super) fn released(&self, keys: usize) {
         self.released.inc_by(keys as u64);
+    }
+
+    /// Counts what is news of a tenant's nodes, whoever has looked.
+    pub fn judged(&self, judged: &Judged) {
+        for (_, unfit) in &judged.news {
+            let reason = unfit.label();
+            let labels = UnfitLabels { reason };
+            self.refused_addresses.get_or_create(&labels).inc();
+        }
     }
 
     pub(super) fn wrote(&self, write: &Write, failure: Option<&Failure>) {

@@ -36,6 +36,7 @@ use crate::{
     plan::{
         Action, Allocator, Now, Observed, Plan, Policy, REJECTION_STANDS, Rejection, Want, plan,
     },
+    policy::Barred,
     work::{Done, Work},
 };
 
@@ -66,6 +67,9 @@ pub trait Desires: Send + Sync + 'static {
 
     /// The key is not wanted, and nothing is left of it but, for a while or for good, its address.
     fn gone(&self, tenant: &TenantName, key: &ServiceKey);
+
+    /// What may receive a tenant's traffic has changed, and not by the tenant's doing: all that it wants is to be planned again.
+    fn replan(&self, _tenant: &TenantName) {}
 
     /// Whether a plan for this is still to be carried out: asked right before each write, so that nothing is written for a
     /// session that was overtaken after the plan was made (DESIGN.md invariant 4).
@@ -143,6 +147,9 @@ impl<D: Desires> Executor<D> {
             let span = info_span!("service", tenant = %id.tenant, service = %id.key);
             let task = async move {
                 let done = executor.settle(&id).await;
+                for tenant in executor.cache.take_disputed() {
+                    executor.desires.replan(&tenant);
+                }
                 executor.work.done(&id, done, Instant::now());
                 executor.metrics.queued(executor.work.len());
                 drop(slot);
@@ -215,11 +222,22 @@ impl<D: Desires> Executor<D> {
         };
         let observed = Observed {
             health: self.desires.health(&id.tenant),
+            barred: self.barred(id, want, policy),
             ..self.cache.observed(id)
         };
         let planned = plan(id, want, &observed, policy, now);
         self.metrics.planned(now.instant.elapsed());
         planned
+    }
+
+    /// Which addresses of the tenant's nodes are not to receive traffic.
+    fn barred(&self, id: &Id, want: &Want, policy: &Policy) -> Option<Arc<Barred>> {
+        let (Want::Present { nodes, .. } | Want::Unreadable { nodes, .. }) = want else {
+            return None;
+        };
+        let judged = self.cache.judge(&id.tenant, nodes, &policy.nodes);
+        self.metrics.judged(&judged);
+        Some(judged.barred)
     }
 
     /// Carries out one action. Returns whether it may be planned on from here: also after a failure, where the failure

@@ -10,7 +10,7 @@ use std::{
 use berth_common::model::{IpFamily, Protocol, Service, TrafficPolicy};
 
 use super::Policy;
-use crate::plan::{self, Nodes};
+use crate::plan::{self, Fitness, Nodes};
 
 /// How many ports are kept: one of them may have nobody behind it, and drop what comes.
 const PORTS: usize = 3;
@@ -27,15 +27,19 @@ pub struct Demand {
 }
 
 /// What is to be probed for these Services.
-pub fn demand(policy: Policy, services: &[Arc<Service>], nodes: &Nodes) -> Demand {
+pub fn demand(
+    policy: Policy,
+    services: &[Arc<Service>],
+    nodes: &Nodes,
+    fitness: Fitness<'_>,
+) -> Demand {
     let families: HashSet<IpFamily> = services
         .iter()
         .flat_map(|service| service.families.iter().copied())
         .collect();
     let addresses = nodes
         .values()
-        .filter(|node| plan::check_node(node).is_ok())
-        .flat_map(|node| &node.addresses)
+        .flat_map(|node| fitness.usable(node))
         .filter(|ip| families.contains(&IpFamily::of(ip)));
     let of_policy = |policy| {
         let services = services.iter();
@@ -52,14 +56,18 @@ pub fn demand(policy: Policy, services: &[Arc<Service>], nodes: &Nodes) -> Deman
         .filter_map(|port| port.node_port);
     Demand {
         policy,
-        addresses: addresses.copied().collect(),
-        ports: lowest(health).chain(lowest(node)).take(PORTS).collect(),
+        addresses: addresses.collect(),
+        ports: lowest(health, fitness)
+            .chain(lowest(node, fitness))
+            .take(PORTS)
+            .collect(),
     }
 }
 
 /// Those that may be knocked at, in order, so that the same Services always give the same ones.
-fn lowest(ports: impl Iterator<Item = u16>) -> impl Iterator<Item = u16> {
-    let ports: BTreeSet<u16> = ports.filter(|port| plan::is_node_port(*port)).collect();
+fn lowest(ports: impl Iterator<Item = u16>, fitness: Fitness<'_>) -> impl Iterator<Item = u16> {
+    let may_be = |port: &u16| plan::is_node_port(*port) && fitness.rules.has_port(*port);
+    let ports: BTreeSet<u16> = ports.filter(may_be).collect();
     ports.into_iter()
 }
 
@@ -68,6 +76,41 @@ mod tests {
     use berth_common::model::{Node, NodeName, Port};
 
     use super::*;
+    use crate::policy::{Barred, NodePorts, NodeRules, Unfit};
+
+    fn demand(policy: Policy, services: &[Arc<Service>], nodes: &Nodes) -> Demand {
+        let fitness = Fitness {
+            rules: &NodeRules::default(),
+            barred: None,
+        };
+        super::demand(policy, services, nodes, fitness)
+    }
+
+    #[test]
+    fn hostile_54_and_55_what_is_somebody_elses_is_not_probed() {
+        let port = |number| (Protocol::Tcp, number);
+        let services = [service(
+            &[IpFamily::V4],
+            TrafficPolicy::Cluster,
+            &[port(30_001), port(29_999)],
+        )];
+        let nodes = nodes(&["10.0.0.1", "10.0.0.2", "10.9.0.1", "10.10.0.1"]);
+        let rules = NodeRules {
+            allowed: vec!["10.0.0.0/12".parse().unwrap()],
+            ports: NodePorts::parse("30000-32767"),
+            management: ["10.9.0.0/16".parse().unwrap()].into(),
+            ..NodeRules::default()
+        };
+        let barred = Barred::from([("10.0.0.2".parse().unwrap(), Unfit::OtherTenant)]);
+        let fitness = Fitness {
+            rules: &rules,
+            barred: Some(&barred),
+        };
+        let demand = super::demand(Policy::default(), &services, &nodes, fitness);
+        let probed = ["10.0.0.1", "10.10.0.1"].map(|ip| ip.parse().unwrap());
+        assert_eq!(demand.addresses, BTreeSet::from(probed));
+        assert_eq!(demand.ports, [30_001]);
+    }
 
     fn service(
         families: &[IpFamily],

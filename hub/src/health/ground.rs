@@ -10,7 +10,9 @@ use super::{
     watch::Ground,
 };
 use crate::{
-    observe::Directory,
+    execute::WriteMetrics,
+    observe::{Cache, Directory},
+    plan::Fitness,
     tenants::{Marks, Tenants},
 };
 
@@ -18,6 +20,10 @@ use crate::{
 pub struct Hub {
     /// Who is admitted, and under which policy.
     pub directory: Arc<Directory>,
+    /// Whose which address is.
+    pub cache: Arc<Cache>,
+    /// What is counted of their nodes.
+    pub metrics: WriteMetrics,
     /// What each wants.
     pub tenants: Arc<Tenants>,
     /// Who plans.
@@ -32,7 +38,18 @@ impl Ground for Hub {
             .get(tenant)
             .filter(|facts| !facts.suspended)?;
         let (services, nodes) = self.tenants.services(tenant);
-        Some(demand(facts.health, &services, &nodes))
+        let barred = if services.is_empty() {
+            Arc::default()
+        } else {
+            let judged = self.cache.judge(tenant, &nodes, &facts.nodes);
+            self.metrics.judged(&judged);
+            judged.barred
+        };
+        let fitness = Fitness {
+            rules: &facts.nodes,
+            barred: Some(&barred),
+        };
+        Some(demand(facts.health, &services, &nodes, fitness))
     }
 
     fn changed(&self, tenant: &TenantName) {

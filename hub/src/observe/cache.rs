@@ -4,18 +4,24 @@
 //! report, and one that was reported not by an older reply.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Instant,
 };
 
-use berth_common::{identity::TenantName, model::ServiceKey};
+use berth_common::{
+    identity::TenantName,
+    model::{Ingress, ServiceKey},
+};
 use tokio::sync::watch;
+use tracing::info;
 
 use super::{Object, Slot};
 use crate::{
-    objects::{Id, Kind, name},
-    plan::{Observed, Rejection, Seen},
+    objects::{Id, Kind, backend_slice::ObservedSlice, name, service::ObservedService},
+    plan::{Nodes, Observed, Rejection, Seen},
+    policy::{Claims, Judged, Rules},
 };
 
 /// The kinds that have to be listed before anything may be planned.
@@ -42,6 +48,8 @@ struct State {
     told: HashMap<Kind, Told>,
     /// When the allocator last gave anybody an address.
     allocator_gave: Option<Instant>,
+    /// Whose which address is.
+    claims: Claims,
 }
 
 /// How far the watch of a kind has come.
@@ -111,6 +119,31 @@ impl Cache {
     /// When the allocator last gave anybody an address.
     pub fn allocator_gave(&self) -> Option<Instant> {
         self.read().allocator_gave
+    }
+
+    /// Which addresses of a tenant's nodes may receive no traffic. Those that may are the tenant's from now on.
+    pub fn judge(&self, tenant: &TenantName, nodes: &Arc<Nodes>, rules: &Rules) -> Judged {
+        // Asked with every plan, and nodes rarely change.
+        if let Some(barred) = self.read().claims.known(tenant, nodes, rules) {
+            return Judged {
+                barred,
+                news: Vec::new(),
+            };
+        }
+        let judged = self.write().claims.judge(tenant, nodes, rules);
+        for (ip, unfit) in &judged.news {
+            info!(%tenant, reason = unfit.label(), "a node's address receives no traffic: {}", unfit.explain(ip));
+        }
+        judged
+    }
+
+    /// The tenants whose nodes are to be judged again, because an address has become free or a load balancer's. Each is told
+    /// once.
+    pub fn take_disputed(&self) -> BTreeSet<TenantName> {
+        if !self.read().claims.is_disputed() {
+            return BTreeSet::new();
+        }
+        self.write().claims.take_disputed()
     }
 
     /// The time of a parked Service is up. It counts until the Service is gone, or wanted again, or more than parked.
@@ -261,11 +294,7 @@ impl Cache {
 
 impl State {
     fn entry(&mut self, id: &Id) -> &mut Observed {
-        self.tenants
-            .entry(id.tenant.clone())
-            .or_default()
-            .entry(id.key.clone())
-            .or_default()
+        entry(&mut self.tenants, id)
     }
 
     fn known(&mut self, id: &Id) -> Option<&mut Observed> {
@@ -303,7 +332,7 @@ impl State {
         self.names
             .entry(name::object(id))
             .or_insert_with(|| id.clone());
-        let observed = self.entry(id);
+        let observed = entry(&mut self.tenants, id);
         observed.released &= matches!(object, Object::Service(_));
         match object {
             Object::Service(seen) => {
@@ -312,10 +341,14 @@ impl State {
                     observed.allocator_says = None;
                 }
                 let mut slot = observed.service.take();
+                let before = frontends(slot.as_deref());
                 let was = slot
                     .as_ref()
                     .is_some_and(|seen| !seen.object.ingress.is_empty());
                 let changed = newer(&mut slot, seen);
+                if changed {
+                    self.claims.frontends(&before, &frontends(slot.as_deref()));
+                }
                 observed.service = slot;
                 if changed && served && !was {
                     self.allocator_gave = Some(at);
@@ -323,8 +356,13 @@ impl State {
                 changed
             }
             Object::Slice(place, seen) => {
-                let mut slot = observed.slices.remove(&place);
+                let before = observed.slices.remove(&place);
+                let mut slot = before.clone();
                 let changed = newer(&mut slot, seen);
+                if changed {
+                    let (before, after) = (backends(before.as_deref()), backends(slot.as_deref()));
+                    self.claims.backends(&id.tenant, before, after);
+                }
                 observed.slices.extend(slot.map(|slot| (place, slot)));
                 changed
             }
@@ -338,23 +376,26 @@ impl State {
     }
 
     fn take(&mut self, id: &Id, slot: Slot, uid: &str) -> bool {
-        let observed = self.entry(id);
+        let observed = entry(&mut self.tenants, id);
         let taken = match slot {
             Slot::Service => {
-                let taken = observed.service.take_if(|seen| seen.uid == uid).is_some();
-                if taken {
+                let taken = observed.service.take_if(|seen| seen.uid == uid);
+                if taken.is_some() {
+                    let before = frontends(taken.as_deref());
+                    self.claims.frontends(&before, &BTreeSet::new());
                     observed.allocator_says = None;
                     observed.released = false;
                 }
-                taken
+                taken.is_some()
             }
             Slot::Record => observed.record.take_if(|seen| seen.uid == uid).is_some(),
             Slot::Slice(place) => {
-                let is_it = observed
-                    .slices
-                    .get(&place)
-                    .is_some_and(|seen| seen.uid == uid);
-                is_it && observed.slices.remove(&place).is_some()
+                let slices = &mut observed.slices;
+                let is_it = slices.get(&place).is_some_and(|seen| seen.uid == uid);
+                let taken = is_it.then(|| slices.remove(&place)).flatten();
+                let before = backends(taken.as_deref());
+                self.claims.backends(&id.tenant, before, &[]);
+                is_it
             }
         };
         self.prune(id);
@@ -372,6 +413,7 @@ impl State {
         }
         if keys.is_empty() {
             self.tenants.remove(&id.tenant);
+            self.claims.forget(&id.tenant);
         }
     }
 
@@ -401,6 +443,33 @@ impl State {
         }
         found
     }
+}
+
+fn entry<'a>(
+    tenants: &'a mut BTreeMap<TenantName, BTreeMap<ServiceKey, Observed>>,
+    id: &Id,
+) -> &'a mut Observed {
+    tenants
+        .entry(id.tenant.clone())
+        .or_default()
+        .entry(id.key.clone())
+        .or_default()
+}
+
+/// The addresses at which a Service is reached.
+fn frontends(seen: Option<&Seen<ObservedService>>) -> BTreeSet<IpAddr> {
+    let ingress = seen.into_iter().flat_map(|seen| &seen.object.ingress);
+    let ip = |ingress: &Ingress| match ingress {
+        Ingress::Ip(ip) => Some(*ip),
+        Ingress::Hostname(_) => None,
+    };
+    ingress.filter_map(ip).collect()
+}
+
+/// The addresses to which a slice leads.
+fn backends(seen: Option<&Seen<ObservedSlice>>) -> &[IpAddr] {
+    seen.map(|seen| seen.object.shape.addresses.as_slice())
+        .unwrap_or_default()
 }
 
 /// Puts the object in its place unless what is there is newer. Returns whether anything but the version changed.

@@ -19,6 +19,7 @@ use crate::{
     health,
     objects::{RELEASE_HELD, service},
     plan::{Allocator, Annotations, Policy},
+    policy::{NodePorts, NodeRules, Quotas, Rules},
     standing::Records,
     tenants::Revocations,
 };
@@ -48,6 +49,8 @@ pub struct TenantFacts {
     pub release_after: Duration,
     /// Whether it is kept until an operator lets go of it.
     pub retain: bool,
+    /// Which of its nodes' addresses and ports may receive traffic.
+    pub nodes: Rules,
     /// How the tenant's nodes are probed.
     pub health: health::Policy,
     /// What stands in the status.
@@ -65,10 +68,11 @@ impl TenantFacts {
             annotations: self.annotations.clone(),
             release_after: self.release_after,
             retain: self.retain,
+            nodes: self.nodes.clone(),
         }
     }
 
-    fn read(tenant: Tenant) -> Option<(TenantName, Self)> {
+    fn read(tenant: Tenant, management: &Arc<[IpNet]>) -> Option<(TenantName, Self)> {
         let name = TenantName::parse(tenant.metadata.name.as_ref()?).ok()?;
         let version = version(&tenant.metadata);
         let annotations = tenant.metadata.annotations.unwrap_or_default();
@@ -84,17 +88,22 @@ impl TenantFacts {
             pool: tenant.spec.address_pool,
             class: tenant.spec.load_balancer_class,
             // The schema lets only CIDRs in; what got in otherwise opens nothing.
-            requestable: tenant
-                .spec
-                .requestable_ips
-                .iter()
-                .filter_map(|range| range.parse().ok())
-                .collect(),
+            requestable: ranges(&tenant.spec.requestable_ips).collect(),
             annotations: Arc::new(read_annotations(
                 tenant.spec.annotations.unwrap_or_default(),
             )),
             release_after: Duration::from_secs(release_after.into()),
             retain: tenant.spec.reclaim_policy == ReclaimPolicy::Retain,
+            nodes: Arc::new(NodeRules {
+                allowed: allowed(&tenant.spec.node_cidrs),
+                ports: tenant
+                    .spec
+                    .node_port_range
+                    .as_deref()
+                    .map(|range| NodePorts::parse(range).unwrap_or(NO_PORT)),
+                management: management.clone(),
+                quotas: quotas(tenant.spec.quotas.as_ref()),
+            }),
             health: tenant
                 .spec
                 .health_check
@@ -118,6 +127,33 @@ impl TenantFacts {
         policy(self) == policy(other)
     }
 }
+
+fn ranges(texts: &[String]) -> impl Iterator<Item = IpNet> {
+    texts.iter().filter_map(|text| text.parse().ok())
+}
+
+/// Where a tenant's nodes may be. The schema lets only CIDRs in; a list of which nothing can be read allows nothing, for the
+/// empty one allows everything.
+fn allowed(texts: &[String]) -> Vec<IpNet> {
+    let read: Vec<IpNet> = ranges(texts).collect();
+    if read.is_empty() && !texts.is_empty() {
+        let nowhere = |ip| IpNet::from(std::net::IpAddr::V6(ip));
+        return vec![nowhere(std::net::Ipv6Addr::UNSPECIFIED)];
+    }
+    read
+}
+
+fn quotas(spec: Option<&api::Quotas>) -> Quotas {
+    let bound = |count: Option<u32>| count.map(|count| count as usize);
+    spec.map_or_else(Quotas::default, |spec| Quotas {
+        ports_per_load_balancer: bound(spec.ports_per_load_balancer),
+        nodes: bound(spec.nodes),
+        enforce: spec.enforce,
+    })
+}
+
+/// What a range that cannot be read allows. No node port is that low.
+const NO_PORT: NodePorts = NodePorts { first: 0, last: 0 };
 
 /// The schema lets only serial numbers in; what got in otherwise names no certificate.
 fn revocations(credentials: Credentials) -> Revocations {
@@ -159,17 +195,27 @@ struct Known {
 #[derive(Debug)]
 pub struct Directory {
     known: watch::Sender<Known>,
+    management: Arc<[IpNet]>,
 }
 
 impl Default for Directory {
     fn default() -> Self {
         Self {
             known: watch::Sender::new(Known::default()),
+            management: Arc::default(),
         }
     }
 }
 
 impl Directory {
+    /// One that knows the management cluster's own addresses, which are no tenant's backends.
+    pub fn new(management: Vec<IpNet>) -> Self {
+        Self {
+            management: management.into(),
+            ..Self::default()
+        }
+    }
+
     /// One tenant, if it is admitted.
     pub fn get(&self, tenant: &TenantName) -> Option<Arc<TenantFacts>> {
         self.known.borrow().tenants.get(tenant).cloned()
@@ -213,7 +259,7 @@ impl Directory {
 
     /// A tenant is new or different. Returns it if its Services are to be planned again.
     pub(super) fn reported(&self, tenant: Tenant) -> Option<TenantName> {
-        let (name, facts) = TenantFacts::read(tenant)?;
+        let (name, facts) = TenantFacts::read(tenant, &self.management)?;
         let mut replan = true;
         self.known.send_if_modified(|known| {
             let before = known.tenants.get(&name);
@@ -368,6 +414,39 @@ mod tests {
         assert_eq!(facts.annotations.allowed.patterns(), ["example.com/*"]);
         let injected: Vec<_> = facts.annotations.injected.keys().collect();
         assert_eq!(injected, ["cloud.example/kind"], "the pin is the hub's own");
+    }
+
+    #[test]
+    fn a_tenants_node_rules_are_read_and_what_cannot_be_read_allows_nothing() {
+        let directory = Directory::new(vec!["10.0.0.0/16".parse().unwrap()]);
+        let rules = |cidrs: &[&str], ports: Option<&str>| {
+            let changed = tenant("a", |tenant| {
+                tenant.spec.node_cidrs = cidrs.iter().map(|cidr| (*cidr).to_owned()).collect();
+                tenant.spec.node_port_range = ports.map(str::to_owned);
+            });
+            assert_eq!(directory.reported(changed), Some(name("a")), "planned anew");
+            directory.get(&name("a")).unwrap().nodes.clone()
+        };
+        let ip = "10.10.2.1".parse().unwrap();
+        let open = rules(&[], None);
+        assert_eq!(open.judge(&ip), None);
+        assert!(open.judge(&"10.0.0.1".parse().unwrap()).is_some());
+        let bound = rules(&["10.10.0.0/16"], Some("30000-30010"));
+        assert_eq!(bound.judge(&ip), None);
+        assert!(bound.has_port(30_010) && !bound.has_port(30_011));
+        assert_eq!(bound.quotas, Quotas::default());
+        let bounded = tenant("a", |tenant| {
+            tenant.spec.quotas = Some(api::Quotas {
+                nodes: Some(3),
+                ..api::Quotas::default()
+            });
+        });
+        assert_eq!(directory.reported(bounded), Some(name("a")));
+        let facts = directory.get(&name("a")).unwrap();
+        assert_eq!(facts.nodes.quotas.nodes, Some(3));
+        let broken = rules(&["10.10.0.0"], Some("all"));
+        assert!(broken.judge(&ip).is_some());
+        assert!(!broken.has_port(30_000));
     }
 
     #[test]

@@ -30,6 +30,19 @@ pub(super) fn admit(
     policy: &Policy,
     known: &BTreeSet<IpAddr>,
 ) -> Result<(), Refusal> {
+    let ports = service.ports.len();
+    if let Some(most) = policy.nodes.quotas.ports_per_load_balancer
+        && ports > most
+    {
+        return Err(refuse(
+            "spec.ports",
+            "QuotaExceeded",
+            format!(
+                "the Service has {ports} ports, and {most} is what one load balancer of this cluster may have: use fewer, or ask \
+                 the operator (quotas.portsPerLoadBalancer)"
+            ),
+        ));
+    }
     for (index, port) in service.ports.iter().enumerate() {
         let field = |name: &str| format!("spec.ports[{index}].{name}");
         if port.protocol == Protocol::Sctp {
@@ -53,6 +66,21 @@ pub(super) fn admit(
                     "NodePortOutOfRange",
                     format!(
                         "{number} is a port of the node's own: use one of the cluster's node-port range"
+                    ),
+                ));
+            }
+            Some(number) if !policy.nodes.has_port(number) => {
+                return Err(refuse(
+                    field("nodePort"),
+                    "NodePortOutOfRange",
+                    format!(
+                        "{number} is not among the node ports that this cluster may have ({}): use another, or ask the operator \
+                         (nodePortRange)",
+                        policy
+                            .nodes
+                            .ports
+                            .map(|range| range.to_string())
+                            .unwrap_or_default()
                     ),
                 ));
             }

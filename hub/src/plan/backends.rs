@@ -10,7 +10,8 @@ use berth_common::{
 };
 use ipnet::IpNet;
 
-use super::{Nodes, refuse};
+use super::{Nodes, Observed, Policy};
+use crate::policy::{Barred, NodeRules, Unfit};
 
 /// What each range is, and the range. The embedding ones are denied whole: what they lead to is not to be seen.
 const DENIED: [(&str, &str); 18] = [
@@ -35,7 +36,7 @@ const DENIED: [(&str, &str); 18] = [
 ];
 
 /// What kind of address this is, where it is one that is never allowed.
-pub(super) fn denied(ip: &IpAddr) -> Option<&'static str> {
+pub fn denied(ip: &IpAddr) -> Option<&'static str> {
     static TABLE: std::sync::LazyLock<Vec<(&str, IpNet)>> = std::sync::LazyLock::new(|| {
         let parse = |(what, range): &(&'static str, &str)| Some((*what, range.parse().ok()?));
         // That none is lost here is tested.
@@ -51,46 +52,102 @@ pub(super) fn denied(ip: &IpAddr) -> Option<&'static str> {
 pub fn check_node(node: &Node) -> Result<(), Refusal> {
     for ip in &node.addresses {
         if let Some(what) = denied(ip) {
-            return Err(refuse(
-                "status.addresses",
-                "AddressNotAllowed",
-                format!(
-                    "{ip} is {what} and can be no backend: give the node an address of its network"
-                ),
-            ));
+            return Err(Unfit::Never(what).refusal(ip));
         }
     }
     Ok(())
 }
 
+/// Which addresses of a tenant's nodes may receive traffic.
+#[derive(Clone, Copy, Debug)]
+pub struct Fitness<'a> {
+    /// Its rules.
+    pub rules: &'a NodeRules,
+    /// What was found of its nodes beyond that. `None`: nobody has looked.
+    pub barred: Option<&'a Barred>,
+}
+
+impl<'a> Fitness<'a> {
+    pub(super) fn new(policy: &'a Policy, observed: &'a Observed) -> Self {
+        Self {
+            rules: &policy.nodes,
+            barred: observed.barred.as_deref(),
+        }
+    }
+
+    /// The addresses of a node that may. One that no node has (a loopback address) says that the node is not to be trusted
+    /// with the others.
+    pub fn usable(self, node: &Node) -> impl Iterator<Item = IpAddr> {
+        let trusted = check_node(node).is_ok();
+        let addresses = node.addresses.iter().copied();
+        addresses.filter(move |ip| trusted && self.unfit(ip).is_none())
+    }
+
+    /// Why an address may not be, where it is one that nodes have.
+    fn unfit(self, ip: &IpAddr) -> Option<Unfit> {
+        let found = || self.barred?.get(ip).copied();
+        self.rules.unfit(ip).or_else(found)
+    }
+
+    /// How many nodes have an address of these families that may not be, and reason and explanation of the first.
+    pub(super) fn left_out(
+        self,
+        nodes: &Nodes,
+        families: &[IpFamily],
+    ) -> Option<(&'static str, usize, String)> {
+        // Whoever has looked has found all of them.
+        if self.barred.is_some_and(Barred::is_empty) {
+            return None;
+        }
+        let why = |node: &'_ Node| {
+            let addresses = node.addresses.iter().copied();
+            let unfit = addresses.map(|ip| (ip, denied(&ip).map(Unfit::Never), self.unfit(&ip)));
+            let mut unfit = unfit.filter_map(|(ip, never, unfit)| {
+                let counts = families.contains(&IpFamily::of(&ip));
+                Some((ip, never.or(unfit.filter(|_| counts))?))
+            });
+            unfit.next()
+        };
+        let mut all = nodes
+            .iter()
+            .filter_map(|(name, node)| Some((name, why(node)?)));
+        let (name, (ip, unfit)) = all.next()?;
+        let why = format!("node {}: {}", name.0, unfit.explain(&ip));
+        Some((unfit.reason(), 1 + all.count(), why))
+    }
+}
+
 /// The backends of a Service in one family: the nodes' addresses, with `externalTrafficPolicy: Local` only those of nodes
 /// that have endpoints.
-pub(super) fn of_family(nodes: &Nodes, service: &Service, family: IpFamily) -> BTreeSet<IpAddr> {
+pub(super) fn of_family(
+    nodes: &Nodes,
+    fitness: Fitness<'_>,
+    service: &Service,
+    family: IpFamily,
+) -> BTreeSet<IpAddr> {
     nodes
         .iter()
         .filter(|(name, _)| {
             service.traffic_policy == TrafficPolicy::Cluster || service.local_nodes.contains(*name)
         })
-        .flat_map(|(_, node)| usable(node, family))
+        .flat_map(|(_, node)| usable(node, fitness, family))
         .collect()
 }
 
 /// Whether any node has an address of any of these families.
-pub(super) fn any(nodes: &Nodes, families: &[IpFamily]) -> bool {
+pub(super) fn any(nodes: &Nodes, fitness: Fitness<'_>, families: &[IpFamily]) -> bool {
     let mut nodes = nodes.values();
     nodes.any(|node| {
         families
             .iter()
-            .any(|family| usable(node, *family).next().is_some())
+            .any(|family| usable(node, fitness, *family).next().is_some())
     })
 }
 
-fn usable(node: &Node, family: IpFamily) -> impl Iterator<Item = IpAddr> {
-    let allowed = check_node(node).is_ok();
-    node.addresses
-        .iter()
-        .copied()
-        .filter(move |ip| allowed && IpFamily::of(ip) == family)
+fn usable(node: &Node, fitness: Fitness<'_>, family: IpFamily) -> impl Iterator<Item = IpAddr> {
+    fitness
+        .usable(node)
+        .filter(move |ip| IpFamily::of(ip) == family)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use berth_common::model::{Generation, IpFamily, Service};
 
-use super::{Nodes, Now, Observed, Plan, Seen, Write, backends};
+use super::{Fitness, Nodes, Now, Observed, Plan, Seen, Write, backends};
 use crate::objects::{
     Id, Kind,
     backend_slice::{self, ObservedSlice, Place, SliceShape, arrange},
@@ -47,6 +47,7 @@ pub(super) fn slices(
     plan: &mut Plan,
     service: &Service,
     nodes: &Nodes,
+    fitness: Fitness<'_>,
     observed: &Observed,
 ) -> bool {
     let before = plan.actions.len();
@@ -56,7 +57,7 @@ pub(super) fn slices(
             slices.filter(move |(place, _)| place.family == family)
         };
         let wanted = if service.families.contains(&family) {
-            let all = backends::of_family(nodes, service, family);
+            let all = backends::of_family(nodes, fitness, service, family);
             let present = |ip: &IpAddr| {
                 seen().any(|(_, slice)| slice.object.shape.addresses.binary_search(ip).is_ok())
             };

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use berth_common::model::{Reason, Service};
 
-use super::{Nodes, Now, Observed, PATIENCE, backends, state};
+use super::{Fitness, Nodes, Now, Observed, PATIENCE, backends, state};
 use crate::objects::record::ConditionShape;
 
 /// All of them answer, or enough do.
@@ -31,6 +31,7 @@ pub(super) struct Backing {
 pub(super) fn backing(
     service: &Service,
     nodes: &Nodes,
+    fitness: Fitness<'_>,
     since: Instant,
     observed: &Observed,
     now: Now,
@@ -38,16 +39,16 @@ pub(super) fn backing(
     let recorded = recorded(observed);
     let families = || {
         service.families.iter().map(|family| {
-            let wanted = backends::of_family(nodes, service, *family);
+            let wanted = backends::of_family(nodes, fitness, service, *family);
             (*family, wanted)
         })
     };
     if families().all(|(_, wanted)| wanted.is_empty()) {
-        let has_nodes = backends::any(nodes, &service.families);
+        let has_nodes = backends::any(nodes, fitness, &service.families);
         let why = if has_nodes {
             no_endpoints()
         } else {
-            state::no_node_addresses(service)
+            state::no_node_addresses(service, nodes, fitness)
         };
         // A Service is often there before its pods are. What was told once is not told otherwise after a restart.
         let due = since + PATIENCE;
@@ -64,6 +65,17 @@ pub(super) fn backing(
             again: None,
         };
     }
+    let fine = |reason| match fitness.left_out(nodes, &service.families) {
+        // The others serve. It is told here, and changes when the nodes do.
+        Some((reason, count, why)) => Backing {
+            condition: ConditionShape {
+                message: some_left_out(count, nodes.len(), &why),
+                ..fine(reason).condition
+            },
+            ..fine(HEALTHY)
+        },
+        None => fine(reason),
+    };
     let Some(health) = &observed.health else {
         return fine(NOT_PROBED);
     };
@@ -114,6 +126,10 @@ fn no(reason: &str, message: String) -> ConditionShape {
         reason: reason.into(),
         message,
     }
+}
+
+fn some_left_out(count: usize, all: usize, why: &str) -> String {
+    format!("{count} of {all} nodes have an address that receives no traffic; {why}")
 }
 
 fn all_failing(families: &[&str]) -> String {

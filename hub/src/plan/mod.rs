@@ -45,11 +45,12 @@ use crate::{
         record::{ObservedRecord, StatusShape},
         service::{ObservedService, ServiceShape},
     },
+    policy::{Barred, Rules},
 };
 
 pub use admit::is_node_port;
 pub use annotations::Annotations;
-pub use backends::check_node;
+pub use backends::{Fitness, check_node, denied};
 pub use brake::{brake, held_message};
 pub use parking::Parking;
 use present::Wish;
@@ -181,6 +182,8 @@ pub struct Policy {
     pub release_after: Duration,
     /// It is kept, before that, until an operator deletes the LoadBalancer.
     pub retain: bool,
+    /// Which of its nodes' addresses and ports may receive traffic.
+    pub nodes: Rules,
 }
 
 /// An object as the API server last showed it.
@@ -228,6 +231,8 @@ pub struct Observed {
     pub allocator_gave: Option<Instant>,
     /// How the tenant's nodes stand, seen from here. None: they are not probed.
     pub health: Option<Arc<Verdicts>>,
+    /// Which addresses of the tenant's nodes are somebody else's. None: nobody has looked.
+    pub barred: Option<Arc<Barred>>,
     /// It is parked, and its time is up ([`Parking`]).
     pub released: bool,
 }

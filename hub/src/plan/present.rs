@@ -9,7 +9,7 @@ use berth_common::{
 };
 
 use super::{
-    Nodes, Now, Observed, Plan, Policy, Rejection, Write, addresses,
+    Fitness, Nodes, Now, Observed, Plan, Policy, Rejection, Write, addresses,
     admit::admit,
     answer, backends, diff, health,
     state::{self, State},
@@ -88,16 +88,17 @@ pub(super) fn plan(
             return plan;
         }
     };
-    let has_nodes = backends::any(nodes, &service.families);
+    let fitness = Fitness::new(policy, observed);
+    let without_nodes = (!backends::any(nodes, fitness, &service.families))
+        .then(|| state::no_node_addresses(service, nodes, fitness));
     let shape = addresses::shape(id, service, policy, &known, observed);
     let Some(seen) = &observed.service else {
-        if !has_nodes && observed.is_empty() {
-            plan.answer = say(Outcome::Pending(state::no_node_addresses(service)));
-        } else {
-            plan.act(
+        match without_nodes {
+            Some(why) if observed.is_empty() => plan.answer = say(Outcome::Pending(why)),
+            _ => plan.act(
                 "the Service does not exist",
                 Write::Service { uid: None, shape },
-            );
+            ),
         }
         return plan;
     };
@@ -133,12 +134,12 @@ pub(super) fn plan(
     }
     // Where nobody knows the endpoints the backends stay as they are.
     let slices_ready = service.traffic_policy == TrafficPolicy::Local && wish.local_nodes.is_none()
-        || diff::slices(&mut plan, service, nodes, observed);
+        || diff::slices(&mut plan, service, nodes, fitness, observed);
     let record_ready = match &fault {
         None => diff::record(&mut plan, id, generation, service, observed),
         Some(_) => true,
     };
-    let backing = health::backing(service, nodes, seen.since, observed, now);
+    let backing = health::backing(service, nodes, fitness, seen.since, observed, now);
     if let Some(due) = backing.again {
         plan.revisit_at(due);
     }
@@ -146,7 +147,7 @@ pub(super) fn plan(
         service,
         &shape,
         seen,
-        has_nodes,
+        without_nodes,
         backing.none,
         observed,
         now,

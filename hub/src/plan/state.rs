@@ -5,7 +5,8 @@ use std::{net::IpAddr, time::Instant};
 use berth_common::model::{IpFamily, Outcome, Reason, Service};
 
 use super::{
-    Allocator, Now, Observed, PATIENCE, PATIENCE_AT_MOST, Seen, addresses::ips, is_unicast,
+    Allocator, Fitness, Nodes, Now, Observed, PATIENCE, PATIENCE_AT_MOST, Seen, addresses::ips,
+    is_unicast,
 };
 use crate::objects::service::{ObservedService, ServiceShape};
 
@@ -26,7 +27,7 @@ pub(super) fn of(
     service: &Service,
     desired: &ServiceShape,
     seen: &Seen<ObservedService>,
-    has_nodes: bool,
+    without_nodes: Option<Reason>,
     without_backends: Option<Reason>,
     observed: &Observed,
     now: Now,
@@ -47,8 +48,8 @@ pub(super) fn of(
         // It was told, and will give the right ones.
         return patience(desired, seen, observed, now);
     }
-    if !has_nodes {
-        return State::Waiting(no_node_addresses(service));
+    if let Some(why) = without_nodes {
+        return State::Waiting(why);
     }
     if let Some(why) = without_backends {
         return State::Waiting(why);
@@ -99,7 +100,12 @@ fn patience(
     }
 }
 
-pub(super) fn no_node_addresses(service: &Service) -> Reason {
+/// No node can receive traffic: they have no address, or none that may.
+pub(super) fn no_node_addresses(service: &Service, nodes: &Nodes, fitness: Fitness<'_>) -> Reason {
+    if let Some((reason, count, why)) = fitness.left_out(nodes, &service.families) {
+        let message = format!("no node may receive traffic: {count} left out; {why}");
+        return Reason::new(reason, message);
+    }
     let families: Vec<&str> = service
         .families
         .iter()

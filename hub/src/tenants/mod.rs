@@ -285,6 +285,11 @@ impl Tenants {
             .unwrap_or((Wanted::Unknown, Nodes::default()))
     }
 
+    /// All that a tenant wants is to be planned again.
+    pub fn replan(&self, tenant: &TenantName) {
+        self.with(tenant, |state| mark_all(&*self.marks, tenant, &state.held));
+    }
+
     /// A load balancer was found that the tenant does not want and did not delete. Returns since when it is missed; `None`:
     /// it is wanted again.
     pub fn miss(&self, tenant: &TenantName, key: &ServiceKey, now: Instant) -> Option<Instant> {

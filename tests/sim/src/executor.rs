@@ -512,6 +512,7 @@ fn policy() -> Policy {
         annotations: Arc::default(),
         release_after: RELEASE_AFTER,
         retain: false,
+        nodes: Arc::default(),
     }
 }
 

@@ -202,3 +202,62 @@ fn the_allocators_words_stand_until_there_is_an_address() {
     assert_eq!(cache.observed(&a).allocator_says, None);
     assert_eq!(cache.complained(&object, "u", "no"), None, "late");
 }
+
+#[test]
+fn hostile_55_whose_an_address_is_follows_from_what_is_observed() {
+    use crate::{
+        objects::backend_slice::{Place, SliceShape},
+        policy::Unfit,
+    };
+    use berth_common::model::{IpFamily, Node, NodeName};
+    let tenant = |name: &str| TenantName::parse(name).unwrap();
+    let (cache, a, now) = (Cache::default(), id("a"), Instant::now());
+    let place = Place {
+        family: IpFamily::V4,
+        index: 0,
+    };
+    let slice = |version, addresses: &[&str]| {
+        let object = ObservedSlice {
+            shape: SliceShape {
+                addresses: addresses.iter().map(|ip| ip.parse().unwrap()).collect(),
+                ports: BTreeMap::new(),
+            },
+            sound: true,
+        };
+        let seen = Seen {
+            uid: "s".into(),
+            version,
+            deleting: false,
+            since: now,
+            object,
+        };
+        Object::Slice(place, seen)
+    };
+    let addresses = ["10.1.0.1", "10.1.0.2", "192.0.2.1"].map(|ip| ip.parse().unwrap());
+    let node = Node {
+        addresses: addresses.into(),
+    };
+    let nodes = Arc::new(Nodes::from([(NodeName("n".into()), node)]));
+    let barred = || {
+        let judged = cache.judge(&tenant("evil"), &nodes, &Rules::default());
+        judged.barred.values().copied().collect::<Vec<_>>()
+    };
+    cache.listed(
+        Kind::EndpointSlice,
+        vec![(a.clone(), slice(1, &["10.1.0.1"]))],
+        now,
+    );
+    cache.listed(
+        Kind::Service,
+        vec![(a.clone(), service("u", 1, &["192.0.2.1"]))],
+        now,
+    );
+    assert_eq!(barred(), [Unfit::OtherTenant, Unfit::LoadBalancer]);
+    assert!(cache.take_disputed().is_empty());
+    cache.reported(&a, slice(2, &["10.1.0.3"]));
+    assert_eq!(cache.take_disputed(), [tenant("evil")].into());
+    assert_eq!(barred(), [Unfit::LoadBalancer]);
+    cache.reported_gone(&a, Slot::Service, "u", 3);
+    assert_eq!(cache.take_disputed(), [tenant("evil")].into());
+    assert_eq!(barred(), []);
+}

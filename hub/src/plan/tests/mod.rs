@@ -4,6 +4,7 @@ mod annotations;
 mod health;
 mod history;
 mod model;
+mod nodes;
 mod parked;
 mod refusals;
 
@@ -37,6 +38,7 @@ fn policy() -> Policy {
         annotations: Arc::default(),
         release_after: Duration::from_secs(30),
         retain: false,
+        nodes: Arc::default(),
     }
 }
 
@@ -396,13 +398,13 @@ fn waiting_is_no_news_while_the_allocator_serves_others_and_is_some_when_it_last
 #[test]
 fn point_23_without_a_node_address_nothing_is_created() {
     let mut model = Model::new(id(), policy());
-    for nodes in [
-        nodes(&[]),
-        nodes(&[("a1", "2001:db8::1")]),
-        nodes(&[("a1", "127.0.0.1")]),
+    for (nodes, why) in [
+        (nodes(&[]), "NoNodeAddresses"),
+        (nodes(&[("a1", "2001:db8::1")]), "NoNodeAddresses"),
+        (nodes(&[("a1", "127.0.0.1")]), "AddressNotAllowed"),
     ] {
         assert_eq!(model.settle(&want(1, service(), nodes)), 0);
-        assert_eq!(reason(&model), "NoNodeAddresses");
+        assert_eq!(reason(&model), why);
     }
 }
 
