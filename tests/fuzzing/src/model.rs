@@ -66,20 +66,36 @@ impl Model {
                 self.absent.insert(key);
             }
         }
+        // What stands there in two ways is neither, under the number that came last.
+        let mut tellings: BTreeMap<Key, Vec<&v1::Resource>> = BTreeMap::new();
         for resource in resources {
-            self.put(resource);
+            if let Some(key) = readable(resource) {
+                tellings.entry(key).or_default().push(resource);
+            }
+        }
+        for told in tellings.values() {
+            let Some((last, others)) = told.split_last() else {
+                continue;
+            };
+            let body = |resource| resource_from_wire(resource).map(|(_, read)| read.body);
+            let meant = body(last);
+            let agreed = others.iter().all(|other| body(other) == meant);
+            self.put_as(last, agreed && meant.is_ok());
         }
     }
 
     fn put(&mut self, resource: &v1::Resource) {
-        let Some(key) = readable(resource) else {
+        self.put_as(resource, resource_from_wire(resource).is_ok());
+    }
+
+    fn put_as(&mut self, resource: &v1::Resource, readable: bool) {
+        let Some(key) = self::readable(resource) else {
             return;
         };
         if let Key::Service(key) = &key {
             self.deletions.remove(key);
             self.absent.remove(key);
         }
-        let readable = resource_from_wire(resource).is_ok();
         let good = if readable {
             Some(resource.generation)
         } else {
