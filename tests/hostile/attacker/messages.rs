@@ -1,5 +1,7 @@
 //! What can be said in a session, and how it is framed.
 
+use std::sync::atomic::{AtomicU16, Ordering};
+
 use berth_common::{
     model::Generation,
     session::{digest::Digests, snapshot::Tally},
@@ -136,13 +138,17 @@ pub(crate) fn service(name: &str, generation: u64, port: u32) -> v1::Resource {
     }
 }
 
-/// A node at an address that is nobody's.
+/// The next node's address is 198.18.X.Y.
+static NODES: AtomicU16 = AtomicU16::new(1);
+
+/// A node at an address that is nobody else's: of two tenants with one address, the second would not get it.
 pub(crate) fn node(name: &str) -> v1::Resource {
+    let [high, low] = NODES.fetch_add(1, Ordering::Relaxed).to_be_bytes();
     v1::Resource {
         key: Some(key(v1::Kind::Node, "", name)),
         generation: 1,
         body: Some(v1::resource::Body::Node(v1::Node {
-            addresses: vec!["192.0.2.10".into()],
+            addresses: vec![format!("198.18.{high}.{low}")],
         })),
     }
 }
