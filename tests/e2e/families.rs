@@ -63,6 +63,22 @@ async fn use_pool(lab: &Lab, pool: &str) -> Result<()> {
     patch(lab.management(), &["tenant", NAME], &spec).await
 }
 
+/// Waits until new Services get addresses that begin like this: the hub hears of a Tenant and of a Service on two ways.
+async fn await_pool(tenant: &Tenant, namespace: &str, prefix: &str) -> Result<()> {
+    for n in 0..10 {
+        let name = format!("probe-{n}");
+        tenant.apply_in(namespace, &service(&name, "")).await?;
+        let ip = tenant.await_ip(namespace, &name).await?;
+        tenant
+            .kubectl(&["delete", "svc", &name, "-n", namespace])
+            .await?;
+        if ip.starts_with(prefix) {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("no address begins with {prefix}")
+}
+
 #[tokio::test]
 async fn point_16_only_the_families_that_are_asked_for_and_both_or_nothing_where_required()
 -> Result<()> {
@@ -126,6 +142,7 @@ async fn point_16_only_the_families_that_are_asked_for_and_both_or_nothing_where
 
     // A pool without IPv6: required is all or nothing, preferred takes what there is.
     use_pool(&lab, "management-pool").await?;
+    await_pool(&tenant, &namespace, "10.10.255.").await?;
     let preferred = "ipFamilyPolicy: PreferDualStack\nipFamilies: [IPv4, IPv6]";
     tenant
         .apply_in(&namespace, &service("required", DUAL))

@@ -4,7 +4,7 @@
 //! report, and one that was reported not by an older reply.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Instant,
@@ -50,7 +50,12 @@ struct State {
     allocator_gave: Option<Instant>,
     /// Whose which address is.
     claims: Claims,
+    /// What the allocator said of Services, by UID, that are not known yet: it may be faster than the answer to their making.
+    early: VecDeque<(String, Arc<str>)>,
 }
+
+/// So many of the allocator's words wait for their Services. Most are of Services that are not the hub's.
+const EARLY: usize = 256;
 
 /// How far the watch of a kind has come.
 #[derive(Debug, Default)]
@@ -269,13 +274,20 @@ impl Cache {
     /// The allocator gives the Service of this name and UID no address. Returns whose it is, if that is news.
     pub fn complained(&self, service: &str, uid: &str, words: &str) -> Option<Id> {
         let mut state = self.write();
-        let id = state.names.get(service)?.clone();
+        let known = state.names.get(service).cloned();
+        let seen = known.as_ref().and_then(|id| {
+            let seen = state.known(id)?.service.as_ref()?;
+            (seen.uid == uid).then(|| seen.object.ingress.is_empty())
+        });
+        let (Some(id), Some(waits)) = (known, seen) else {
+            if state.early.len() >= EARLY {
+                state.early.pop_front();
+            }
+            state.early.push_back((uid.to_owned(), words.into()));
+            return None;
+        };
         let observed = state.entry(&id);
-        let concerned = observed
-            .service
-            .as_ref()
-            .is_some_and(|seen| seen.uid == uid && seen.object.ingress.is_empty());
-        if !concerned || observed.allocator_says.as_deref() == Some(words) {
+        if !waits || observed.allocator_says.as_deref() == Some(words) {
             return None;
         }
         observed.allocator_says = Some(words.into());
@@ -339,6 +351,11 @@ impl State {
                 let (served, at) = (!seen.object.ingress.is_empty(), seen.since);
                 if served {
                     observed.allocator_says = None;
+                }
+                if let Some(at) = self.early.iter().rposition(|(uid, _)| *uid == seen.uid) {
+                    let words = self.early.remove(at).map(|(_, words)| words);
+                    self.early.retain(|(uid, _)| *uid != seen.uid);
+                    observed.allocator_says = words.filter(|_| !served);
                 }
                 let mut slot = observed.service.take();
                 let before = frontends(slot.as_deref());

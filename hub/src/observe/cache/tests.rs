@@ -188,8 +188,14 @@ fn the_allocators_words_stand_until_there_is_an_address() {
     let cache = Cache::default();
     let a = id("a");
     let object = name::object(&a);
-    assert_eq!(cache.complained(&object, "u", "no"), None, "not known");
+    assert_eq!(cache.complained(&object, "u", "none"), None, "not known");
     cache.reported(&a, service("u", 1, &[]));
+    let said = || cache.observed(&a).allocator_says;
+    assert_eq!(
+        said().as_deref(),
+        Some("none"),
+        "it came before its Service"
+    );
     assert_eq!(
         cache.complained(&object, "v", "no"),
         None,
