@@ -5,11 +5,11 @@ use std::{net::SocketAddr, path::PathBuf};
 use anyhow::{Context as _, Result};
 use berth_lab::{Installed, Seen, eventually};
 use serde_json::Value;
-use tokio::process::Child;
 
 use crate::{
     SOON,
-    ground::{Ground, await_ready, free, get, spawn},
+    ground::{Ground, await_ready, free, get},
+    leash::Leashed,
 };
 
 /// Creates a Tenant whose nodes are not probed: from here, nobody's nodes are.
@@ -26,7 +26,7 @@ pub(crate) struct Agent {
     program: PathBuf,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
-    process: Option<Child>,
+    process: Option<Leashed>,
     admin: SocketAddr,
     token_file: PathBuf,
     log: PathBuf,
@@ -105,7 +105,7 @@ impl Agent {
 
     /// Ends it, as a crash would.
     pub(crate) async fn stop(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
+        if let Some(process) = self.process.take() {
             process.kill().await?;
         }
         Ok(())
@@ -113,10 +113,9 @@ impl Agent {
 
     pub(crate) async fn restart(&mut self) -> Result<()> {
         self.stop().await?;
-        let mut command = tokio::process::Command::new(&self.program);
-        command.env_clear().args(&self.arguments);
-        command.envs(self.environment.iter().cloned());
-        self.process = Some(spawn(command, &self.log)?);
+        let environment = self.environment.iter().cloned();
+        let started = Leashed::start(&self.program, &self.arguments, environment, &self.log)?;
+        self.process = Some(started);
         Ok(())
     }
 

@@ -1,10 +1,9 @@
 //! The lab, and hubs beside it: each test that changes settings starts one of its own, all against the same management cluster.
 
 use std::{
-    fs::File,
     net::{Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Command, Output},
     sync::atomic::{AtomicU16, Ordering},
 };
 
@@ -15,11 +14,10 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
-    process::Child,
     sync::OnceCell,
 };
 
-use crate::SOON;
+use crate::{SOON, leash::Leashed};
 
 /// What the hub's chart sets for the name in its certificate.
 pub(crate) const SERVER_NAME: &str = "berth-hub.berth-system.svc";
@@ -77,7 +75,7 @@ pub(crate) struct Hub {
     program: PathBuf,
     arguments: Vec<String>,
     kubeconfig: PathBuf,
-    process: Option<Child>,
+    process: Option<Leashed>,
     pub(crate) sessions: SocketAddr,
     pub(crate) enrollment: SocketAddr,
     admin: SocketAddr,
@@ -115,7 +113,7 @@ impl Hub {
 
     /// Ends it, as a crash would.
     pub(crate) async fn stop(&mut self) -> Result<()> {
-        if let Some(mut process) = self.process.take() {
+        if let Some(process) = self.process.take() {
             process.kill().await?;
         }
         Ok(())
@@ -124,12 +122,10 @@ impl Hub {
     /// Starts it, again on the same ports, and waits until it is ready.
     pub(crate) async fn restart(&mut self) -> Result<()> {
         self.stop().await?;
-        let mut command = tokio::process::Command::new(&self.program);
-        command
-            .env_clear()
-            .env("BERTH_KUBECONFIG", &self.kubeconfig)
-            .args(&self.arguments);
-        self.process = Some(spawn(command, &self.log)?);
+        let kubeconfig = self.kubeconfig.display().to_string();
+        let environment = [("BERTH_KUBECONFIG".to_owned(), kubeconfig)];
+        let started = Leashed::start(&self.program, &self.arguments, environment, &self.log)?;
+        self.process = Some(started);
         await_ready(self.admin, &self.log).await
     }
 
@@ -206,18 +202,6 @@ impl Joining {
         let token = berth_hub::enroll::Token::parse(&self.token).context("no token")?;
         Ok(token.digest().id().to_string())
     }
-}
-
-/// Starts a program whose output goes to a file.
-pub(crate) fn spawn(mut command: tokio::process::Command, log: &Path) -> Result<Child> {
-    let log = File::options().create(true).append(true).open(log)?;
-    let child = command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .kill_on_drop(true)
-        .spawn()?;
-    Ok(child)
 }
 
 /// Waits until the program with this admin port is ready.

@@ -12,6 +12,7 @@ mod attacker;
 mod ground;
 mod hostile;
 mod join;
+mod leash;
 mod renewal;
 
 use std::time::Duration;
