@@ -67,6 +67,8 @@ struct Memo {
     released: bool,
     /// The Service was changed while it was served, and the hub has not answered to that yet.
     updating: bool,
+    /// It is being deleted, and was told that the hub cannot be asked.
+    stuck: bool,
     /// Since when it has waited for its address; none if it had one when it was first seen.
     waiting_since: Option<Instant>,
 }
@@ -239,6 +241,21 @@ impl Broker {
             state.release_leaving();
         }
         self.wake(&state);
+    }
+
+    /// The hub cannot be asked. Whoever deletes a Service meanwhile waits for it, and is told once why.
+    pub fn unheard(&self, why: &str) {
+        let mut state = self.lock();
+        for (key, uid) in state.newly_stuck() {
+            let note = format!(
+                "Error deleting load balancer (will retry): {why}. The Service goes as soon as the hub has confirmed"
+            );
+            self.events.push(
+                &key,
+                &uid,
+                Notice::warning("DeleteLoadBalancerFailed", note),
+            );
+        }
     }
 
     /// The next message for the hub, or until when there is none.
@@ -443,6 +460,7 @@ impl State {
                     let memo = self.memos.entry(key.clone()).or_default();
                     memo.released = self.tenant_unknown;
                     memo.answer = None;
+                    memo.stuck = false;
                     memo.waiting_since = None;
                 }
                 self.session.remove(key);
@@ -499,14 +517,26 @@ impl State {
         })
     }
 
-    fn release_leaving(&mut self) {
-        let leaving: Vec<ServiceKey> = self
-            .index
+    /// Those that wait for the hub's word to go, and the UID of each; each time only those that are new among them.
+    fn newly_stuck(&mut self) -> Vec<(ServiceKey, String)> {
+        let mut stuck = self.leaving();
+        stuck.retain(|(key, _)| {
+            let memo = self.memos.entry(key.clone()).or_default();
+            !memo.released && !std::mem::replace(&mut memo.stuck, true)
+        });
+        stuck
+    }
+
+    fn leaving(&self) -> Vec<(ServiceKey, String)> {
+        self.index
             .services()
             .filter(|(_, entry)| entry.standing == Standing::Leaving)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in leaving {
+            .map(|(key, entry)| (key.clone(), entry.seen.uid.clone()))
+            .collect()
+    }
+
+    fn release_leaving(&mut self) {
+        for (key, _) in self.leaving() {
             self.memos.entry(key.clone()).or_default().released = true;
             self.queue.push(key);
         }

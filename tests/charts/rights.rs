@@ -20,6 +20,7 @@ const HUB_RIGHTS: &[Row] = &[
     ("berth.dev",        "tenants",              "", "get list patch watch"),
     ("berth.dev",        "tenants/status",       "", "patch"),
     ("discovery.k8s.io", "endpointslices",       "", "create delete get list patch watch"),
+    ("events.k8s.io",    "events",               "", "create patch"),
 ];
 
 #[rustfmt::skip]

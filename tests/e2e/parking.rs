@@ -1,11 +1,13 @@
 //! What becomes of the address of a Service that is deleted: kept for a while or for good, and given back at once to who waits.
 //! Each test has a lab of its own, for somebody else's Service that waits would let go of what is parked here.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use berth_lab::{Lab, Seen, eventually};
 use serde_json::Value;
 
-use crate::support::{SOON, await_cut, await_nothing_left, await_service_gone, get, service};
+use crate::support::{
+    SOON, await_cut, await_event, await_nothing_left, await_service_gone, get, service,
+};
 
 /// Changes the spec of a Tenant.
 async fn set(lab: &Lab, tenant: &str, spec: &str) -> Result<()> {
@@ -62,6 +64,14 @@ async fn point_05_parking_a_deleted_service_comes_back_to_its_address_and_a_reta
         before,
         "without the allocator"
     );
+    // Who looks at it here is told that it serves another one (point 5: an event on both sides).
+    let selector = "berth.dev/service-name=web";
+    let arguments = ["loadbalancers", "-n", "berth-acme", "-l", selector];
+    let found = get(lab.management(), &arguments).await?;
+    let name = found["items"][0]["metadata"]["name"].as_str();
+    let name = name.context("no LoadBalancer")?;
+    let note = await_event(lab.management(), "berth-acme", name, "Rebound").await?;
+    assert!(note.contains("created anew"), "{note}");
 
     // Retain: the record stays as well, and says so.
     set(
@@ -89,7 +99,6 @@ async fn point_05_parking_a_deleted_service_comes_back_to_its_address_and_a_reta
     // And goes when the operator lets go of it.
     tenant.kubectl(&arguments).await?;
     await_service_gone(&tenant, &namespace, "web").await?;
-    let selector = "berth.dev/service-name=web";
     lab.management()
         .kubectl(&[
             "delete",

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use anyhow::Result;
 use berth_lab::{Cluster, Lab, Seen, Writes, eventually};
 
-use crate::support::{SOON, await_cut, await_service_gone, service};
+use crate::support::{SOON, await_cut, await_event, await_service_gone, service};
 
 /// Counts what the hub and this tenant's agent write, by the audit logs, and what the tenant's API server was asked to change
 /// at all, by its own metric.
@@ -148,7 +148,8 @@ async fn point_05_a_service_that_is_made_anew_while_the_hub_is_away_keeps_its_ad
 }
 
 #[tokio::test]
-async fn a_deletion_while_the_hub_is_away_is_done_when_it_is_back() -> Result<()> {
+async fn point_31_a_deletion_while_the_hub_is_away_is_told_why_and_done_when_it_is_back()
+-> Result<()> {
     let lab = Lab::builder().start_own().await?;
     let tenant = lab.tenant("acme").await?;
     let namespace = tenant.namespace().await?;
@@ -158,6 +159,10 @@ async fn a_deletion_while_the_hub_is_away_is_done_when_it_is_back() -> Result<()
     tenant
         .kubectl(&["delete", "svc", "web", "-n", &namespace, "--wait=false"])
         .await?;
+    // Who waits for it is told why it stays.
+    let reason = "DeleteLoadBalancerFailed";
+    let note = await_event(&tenant, &namespace, "web", reason).await?;
+    assert!(note.contains("as soon as the hub has confirmed"), "{note}");
     tenant.agent().kill().await?;
     tenant.agent().process().start().await?;
     lab.hub().start().await?;

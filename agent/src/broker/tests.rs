@@ -242,6 +242,22 @@ fn point_07_where_the_hub_does_not_know_the_tenant_services_may_go() {
 }
 
 #[test]
+fn point_31_who_deletes_while_the_hub_cannot_be_asked_is_told_once_why() {
+    let mut stage = Stage::live(adopted());
+    stage.broker.disconnected();
+    stage.broker.unheard("connection refused");
+    assert!(stage.broker.events.waiting().is_empty(), "nobody waits");
+    stage.change(deleting());
+    stage.broker.unheard("connection refused");
+    stage.broker.unheard("connection refused");
+    assert_eq!(
+        stage.broker.events.waiting(),
+        ["DeletingLoadBalancer", "DeleteLoadBalancerFailed"]
+    );
+    assert_eq!(stage.plan(), None, "and it waits on");
+}
+
+#[test]
 fn an_unknown_tenant_lets_later_deletions_go_too_until_the_hub_welcomes_it() {
     let mut stage = Stage::live(adopted());
     stage.broker.disconnected();

@@ -103,6 +103,11 @@ impl Ending {
         }
     }
 
+    /// Whether this agent has ended it by itself.
+    pub fn is_ours(&self) -> bool {
+        matches!(self, Self::Stopped | Self::OtherCluster | Self::Renewed)
+    }
+
     /// What it means for the next attempt.
     pub fn cause(&self) -> Cause {
         match self {

@@ -103,6 +103,9 @@ impl<P: Party> Link<P> {
             self.metrics.session_ended(ending.label());
             let delay = self.delay(&ending, &course);
             self.say(&ending, delay);
+            if course.spread.is_none() && !ending.is_ours() {
+                self.party.unheard(&ending.to_string());
+            }
             tokio::select! {
                 () = tokio::time::sleep(delay) => {}
                 // A new certificate may be what was missing.

@@ -30,6 +30,8 @@ pub trait Party: Send + Sync + 'static {
     fn redial(&self) -> impl Future<Output = ()> + Send;
     /// The hub does not know this tenant.
     fn tenant_unknown(&self);
+    /// An attempt has failed before the hub said anything: nothing can be asked of it.
+    fn unheard(&self, _why: &str) {}
 }
 
 impl Party for Broker {
@@ -66,5 +68,9 @@ impl Party for Broker {
 
     fn tenant_unknown(&self) {
         self.tenant_unknown();
+    }
+
+    fn unheard(&self, why: &str) {
+        self.unheard(why);
     }
 }

@@ -104,10 +104,18 @@ fn verdict(answer: &Answer) -> Option<Verdict> {
         }),
         Outcome::Pending(why) if why.message.is_empty() => None,
         Outcome::Pending(why) => Some(trouble(why, why.message.clone())),
-        Outcome::Refused { field, why } if field.is_empty() => {
-            Some(trouble(why, why.message.clone()))
+        Outcome::Refused { field, why } => {
+            let message = match field.as_str() {
+                "" => why.message.clone(),
+                field => format!("{field}: {}", why.message),
+            };
+            let mut verdict = trouble(why, message);
+            if !answer.ingress.is_empty() {
+                // A version before it is served still: it is the change that has failed.
+                verdict.trouble = Some("UpdateLoadBalancerFailed");
+            }
+            Some(verdict)
         }
-        Outcome::Refused { field, why } => Some(trouble(why, format!("{field}: {}", why.message))),
         Outcome::Deleted => None,
     }
 }

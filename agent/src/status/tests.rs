@@ -330,7 +330,7 @@ fn a_pending_answer_without_a_message_writes_nothing() {
 }
 
 #[test]
-fn point_32_a_refusal_keeps_what_is_still_served() {
+fn point_31_and_32_a_refusal_keeps_what_is_still_served_and_is_a_failed_update() {
     let mut case = Case::served();
     case.answer = answer(
         Outcome::Refused {
@@ -339,7 +339,7 @@ fn point_32_a_refusal_keeps_what_is_still_served() {
         },
         &["192.0.2.1"],
     );
-    assert_eq!(case.run(), ["SyncLoadBalancerFailed"]);
+    assert_eq!(case.run(), ["UpdateLoadBalancerFailed"]);
     assert_eq!(case.ips(), ["192.0.2.1"]);
     assert!(!case.programmed().status);
 }

@@ -28,6 +28,7 @@ pub const NEEDED: &[(&str, &str, &[&str])] = &[
     ),
     ("", "namespaces", &["create", "patch"]),
     ("", "events", &["list", "watch"]),
+    ("events.k8s.io", "events", &["create", "patch"]),
 ];
 
 pub(super) async fn check(client: &Client) -> Vec<Finding> {

@@ -3,6 +3,7 @@
 //! once, so that each plan builds on the one before without waiting for the watch. It knows how to write, and how to go on
 //! after a failure; what to write and what to tell a tenant is the planner's.
 
+mod announce;
 mod failure;
 mod metrics;
 mod parked;
@@ -40,6 +41,7 @@ use crate::{
     work::{Done, Work},
 };
 
+use announce::Announcer;
 use failure::Failure;
 pub use metrics::WriteMetrics;
 use parked::Parked;
@@ -87,6 +89,7 @@ pub struct Executor<D> {
     desires: Arc<D>,
     allocator: Allocator,
     parked: Parked,
+    announcer: Announcer,
     metrics: WriteMetrics,
     /// The last write failed for want of an API server: said once, and once when it is over.
     api_away: AtomicBool,
@@ -104,6 +107,7 @@ impl<D: Desires> Executor<D> {
         metrics: WriteMetrics,
     ) -> Self {
         Self {
+            announcer: Announcer::new(client.clone()),
             writer: Writer::new(client, cache.clone()),
             cache,
             directory,
@@ -203,6 +207,9 @@ impl<D: Desires> Executor<D> {
                 .map(|action| self.perform(id, action, &want, generation));
             if join_all(actions).await.contains(&false) {
                 return Done::Failed;
+            }
+            if plan.rebound {
+                self.announcer.rebound(id, &self.cache.observed(id)).await;
             }
             // Others first, where there are any: in a burst every Service is created, and the allocator busy, before the
             // first record is written.

@@ -141,9 +141,19 @@ pub(super) fn record(
                 uid: seen.as_ref().map(|seen| seen.uid.clone()),
                 spec: Box::new(spec),
             };
+            plan.rebound = is_another(service, observed);
             plan.act("the request is to be on record", write);
             false
         }
+    }
+}
+
+/// Whether what is there was a former Service's: it is on record, or only its address was kept.
+fn is_another(service: &Service, observed: &Observed) -> bool {
+    match (&observed.record, &observed.service) {
+        (Some(seen), _) => seen.object.spec.source.uid != service.uid,
+        (None, Some(parked)) => observed.is_cut() && !parked.object.shape.steering.pin.is_empty(),
+        (None, None) => false,
     }
 }
 

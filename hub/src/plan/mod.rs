@@ -342,6 +342,8 @@ pub struct Plan {
     pub parked: bool,
     /// It is wanted, and waits for an address that the allocator does not give.
     pub starving: bool,
+    /// Once this is written, another Service of the same name has taken over the load balancer.
+    pub rebound: bool,
     /// Plan again at this time, even if nothing happens.
     pub revisit: Option<Instant>,
 }

@@ -230,9 +230,12 @@ fn point_05_a_recreated_service_keeps_its_address() {
         uid: "other".into(),
         ..service()
     };
-    model.settle(&want(2, recreated, two_nodes()));
+    let want = want(2, recreated, two_nodes());
+    assert!(model.plan(&want).rebound);
+    model.settle(&want);
     assert_eq!(outcome(&model), &Outcome::Programmed);
     assert_eq!(model.ingress(), [ip("10.10.255.200")]);
+    assert!(!model.plan(&want).rebound, "that is said once");
     let record = model.observed.record.as_ref().unwrap();
     assert_eq!(record.object.spec.source.uid, "other");
 }

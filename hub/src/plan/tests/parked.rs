@@ -45,7 +45,7 @@ fn point_05_parking_who_comes_back_has_its_address_without_the_allocator() {
     };
     let want = want(2, recreated, two_nodes());
     let plan = model.plan(&want);
-    assert!(!plan.parked && !plan.gone);
+    assert!(!plan.parked && !plan.gone && plan.rebound);
     assert_eq!(model.settle(&want), 3, "record and slice, and its status");
     assert_eq!(outcome(&model), &Outcome::Programmed);
     assert_eq!(
