@@ -112,10 +112,7 @@ impl AgentService for Sessions {
             ));
             return Err(self.refused(&peer, "claims_other_tenant", status));
         }
-        let credential = Credential {
-            serial: certificate.serial.clone(),
-            not_before: certificate.not_before,
-        };
+        let credential = Credential::from(certificate);
         let validity = Validity::from(certificate);
         let seat = self
             .tenants
@@ -143,8 +140,10 @@ impl AgentService for Sessions {
     }
 }
 
-/// The tenant that a certificate names.
-fn tenant_of(peer: &Peer) -> Result<(TenantName, &PeerCertificate), (&'static str, Status)> {
+/// The tenant that a certificate names; or a word for metrics, and what its holder is told.
+pub(crate) fn tenant_of(
+    peer: &Peer,
+) -> Result<(TenantName, &PeerCertificate), (&'static str, Status)> {
     match &peer.identity {
         Err(error) => Err((
             "bad_identity",
@@ -155,7 +154,7 @@ fn tenant_of(peer: &Peer) -> Result<(TenantName, &PeerCertificate), (&'static st
             other => Err((
                 "not_a_tenant",
                 Status::permission_denied(format!(
-                    "{other} is no tenant: only agents open sessions"
+                    "{other} is no tenant: only agents open sessions and renew certificates"
                 )),
             )),
         },

@@ -116,7 +116,9 @@ fn usage(error: &clap::Error) -> String {
     let text = error.render().to_string();
     let said = text
         .split("\n\n")
-        .take_while(|part| !part.trim_start().starts_with("Usage:"))
+        .map(str::trim_start)
+        .filter(|part| !part.starts_with("For more information"))
+        .take_while(|part| !part.starts_with("Usage:"))
         .map(|part| part.split_whitespace().collect::<Vec<_>>().join(" "))
         .collect::<Vec<_>>()
         .join("; ");

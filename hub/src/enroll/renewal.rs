@@ -7,10 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use berth_common::{
-    identity::{Identity, TenantName},
-    tls::Validity,
-};
+use berth_common::{identity::TenantName, tls::Validity};
 use berth_wire::v1::{self, renewal_server::Renewal};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
@@ -22,6 +19,7 @@ use crate::{
     ca::{Issuing, fresh_serial},
     certificates::Certificates,
     listen::Peer,
+    session::tenant_of,
     tenants::{Credential, Tenants},
 };
 
@@ -98,7 +96,8 @@ type Refusal = (&'static str, Option<TenantName>, Status);
 
 impl Inner {
     fn renew(&self, peer: &Peer, csr: &[u8]) -> Result<v1::CertificateResponse, Refusal> {
-        let (tenant, credential) = tenant_of(peer)?;
+        let (tenant, certificate) =
+            tenant_of(peer).map_err(|(result, status)| (result, None, status))?;
         let now = SystemTime::now();
         let refused =
             |result, status: Status| -> Refusal { (result, Some(tenant.clone()), status) };
@@ -107,7 +106,7 @@ impl Inner {
             return Err(refused("expired", status));
         }
         self.tenants
-            .check(&tenant, &credential)
+            .check(&tenant, &Credential::from(certificate))
             .map_err(|why| refused(why.label(), Status::permission_denied(why.to_string())))?;
         if !self.spend(&tenant, Instant::now()) {
             let status = Status::resource_exhausted("this tenant renews its certificate too often");
@@ -159,31 +158,5 @@ impl Inner {
             budget.left -= 1.0;
         }
         enough
-    }
-}
-
-fn tenant_of(peer: &Peer) -> Result<(TenantName, Credential), Refusal> {
-    match &peer.identity {
-        Err(error) => Err((
-            "bad_identity",
-            None,
-            Status::unauthenticated(format!("the client certificate names nobody: {error}")),
-        )),
-        Ok(certificate) => match &certificate.identity {
-            Identity::Tenant(name) => Ok((
-                name.clone(),
-                Credential {
-                    serial: certificate.serial.clone(),
-                    not_before: certificate.not_before,
-                },
-            )),
-            other => Err((
-                "not_a_tenant",
-                None,
-                Status::permission_denied(format!(
-                    "{other} is no tenant: only agents renew certificates"
-                )),
-            )),
-        },
     }
 }

@@ -352,7 +352,10 @@ impl State {
                 if served {
                     observed.allocator_says = None;
                 }
-                if let Some(at) = self.early.iter().rposition(|(uid, _)| *uid == seen.uid) {
+                let known = observed.service.as_ref();
+                if known.is_none_or(|known| known.uid != seen.uid)
+                    && let Some(at) = self.early.iter().rposition(|(uid, _)| *uid == seen.uid)
+                {
                     let words = self.early.remove(at).map(|(_, words)| words);
                     self.early.retain(|(uid, _)| *uid != seen.uid);
                     observed.allocator_says = words.filter(|_| !served);

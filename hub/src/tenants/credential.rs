@@ -5,7 +5,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use berth_common::{identity::Serial, tls::format_time};
+use berth_common::{
+    identity::{PeerCertificate, Serial},
+    tls::format_time,
+};
 
 /// What a session's certificate says, as far as revocation asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,15 @@ impl Default for Credential {
         Self {
             serial: Serial::from_bytes(&[]),
             not_before: SystemTime::UNIX_EPOCH,
+        }
+    }
+}
+
+impl From<&PeerCertificate> for Credential {
+    fn from(certificate: &PeerCertificate) -> Self {
+        Self {
+            serial: certificate.serial.clone(),
+            not_before: certificate.not_before,
         }
     }
 }
