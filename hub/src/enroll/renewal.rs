@@ -96,8 +96,7 @@ type Refusal = (&'static str, Option<TenantName>, Status);
 
 impl Inner {
     fn renew(&self, peer: &Peer, csr: &[u8]) -> Result<v1::CertificateResponse, Refusal> {
-        let (tenant, certificate) =
-            tenant_of(peer).map_err(|(result, status)| (result, None, status))?;
+        let (tenant, shown) = tenant_of(peer).map_err(|(result, status)| (result, None, status))?;
         let now = SystemTime::now();
         let refused =
             |result, status: Status| -> Refusal { (result, Some(tenant.clone()), status) };
@@ -106,7 +105,7 @@ impl Inner {
             return Err(refused("expired", status));
         }
         self.tenants
-            .check(&tenant, &Credential::from(certificate))
+            .check(&tenant, &Credential::from(shown))
             .map_err(|why| refused(why.label(), Status::permission_denied(why.to_string())))?;
         if !self.spend(&tenant, Instant::now()) {
             let status = Status::resource_exhausted("this tenant renews its certificate too often");
@@ -133,6 +132,11 @@ impl Inner {
             ..audit::Subject::peer(peer.remote)
         };
         audit::certificate(&subject, "renewed", "");
+        let new = Credential {
+            serial: facts.serial.clone(),
+            not_before: facts.not_before,
+        };
+        self.tenants.renewed(&tenant, &Credential::from(shown), new);
         peer.expiry.extend(facts.not_after);
         self.certificates.shown(&tenant, Validity::from(&facts));
         Ok(v1::CertificateResponse {

@@ -2,6 +2,7 @@
 //! older one still tries comes back as [`Fenced`] and changes nothing. Sessions put states in, the executor takes wishes
 //! out and puts answers in, and neither waits for the other: every call here holds one tenant's lock for microseconds.
 
+mod admission;
 mod credential;
 mod nodes;
 mod seat;
@@ -20,7 +21,7 @@ use std::{
 
 use berth_common::{
     annotations::Allowed,
-    identity::{Serial, TenantName},
+    identity::TenantName,
     model::{Answer, Generation, Service, ServiceKey},
     session::{
         ProtocolError,
@@ -31,6 +32,8 @@ use berth_common::{
 };
 use berth_wire::v1;
 
+use admission::may_be;
+pub use admission::{Admission, Refused};
 pub use credential::{Credential, Revocations, Revoked};
 use nodes::PlannedNodes;
 use seat::State;
@@ -40,93 +43,6 @@ use turns::{Call, Turns};
 
 /// How many tenants send a snapshot at the same time, unless it is set otherwise.
 pub const SNAPSHOTS: usize = 64;
-
-/// What the `Tenant` object says of a tenant.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Admission {
-    /// The operator has suspended the tenant: no session, everything stays as it is.
-    pub suspended: bool,
-    /// The cluster that the identity is bound to.
-    pub cluster_uid: Option<String>,
-    /// The cluster that held the identity until an operator cleared the binding: it is let in while nobody else holds the
-    /// identity, and does not take it again.
-    pub former_cluster: Option<String>,
-    /// Certificates of the tenant that are not good any more.
-    pub revoked: Arc<Revocations>,
-    /// Which annotations of its Services may pass.
-    pub allowed: Allowed,
-    /// Which version of the object says so.
-    pub version: u64,
-}
-
-/// Why a session may not be.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// There is no `Tenant` object of that name.
-    #[error(
-        "tenant {0} is not known to this hub: an operator admits it by creating the Tenant object {0}"
-    )]
-    Unknown(TenantName),
-    /// The `Tenant` object says `suspended: true`.
-    #[error(
-        "tenant {0} is suspended: its load balancers stay as they are until an operator resumes it"
-    )]
-    Suspended(TenantName),
-    /// The `Tenant` object says that this certificate is good no more.
-    #[error(
-        "the certificate {serial} of tenant {tenant} is refused: {why}; an operator gives this cluster a new one"
-    )]
-    Revoked {
-        /// Whose it is.
-        tenant: TenantName,
-        /// Its serial number.
-        serial: Serial,
-        /// What the operator has said.
-        why: Revoked,
-    },
-    /// Another cluster came first.
-    #[error(
-        "identity {tenant} already belongs to the cluster with UID {bound}; this one is {other}: \
-         give every cluster a certificate of its own; or, where this one takes the other's place, \
-         run `berth-hub tenant rebind {tenant} --to {other}`"
-    )]
-    OtherCluster {
-        /// Whose identity it is.
-        tenant: TenantName,
-        /// The cluster that holds it.
-        bound: String,
-        /// The cluster that wants it.
-        other: String,
-    },
-    /// The agent does not know its cluster yet, and a session of one that is known is live: it may be another's.
-    #[error(
-        "this agent cannot tell yet which cluster it is in, and {tenant} has a session of the cluster with UID {holder}: \
-         come back when the cluster's API server answers"
-    )]
-    ClusterUnknown {
-        /// Whose identity it is.
-        tenant: TenantName,
-        /// The cluster of the live session.
-        holder: String,
-    },
-    /// This hub is on its way out; whoever it has told to leave must not come back to it.
-    #[error("this hub is leaving; come back")]
-    Leaving,
-}
-
-impl Refused {
-    /// The value of the label `reason` of the metric that counts refusals.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Unknown(_) => "unknown_tenant",
-            Self::Suspended(_) => "suspended",
-            Self::Revoked { .. } => "revoked",
-            Self::OtherCluster { .. } => "other_cluster",
-            Self::ClusterUnknown { .. } => "unknown_cluster",
-            Self::Leaving => "leaving",
-        }
-    }
-}
 
 /// A newer session of the tenant took over, or the tenant may have none any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -230,7 +146,7 @@ impl Tenants {
         }
         for (name, state) in read(&self.tenants).iter() {
             let mut state = lock(state);
-            match may_be(name, admissions.get(name), state.credential()) {
+            match may_be(name, admissions.get(name), state.credentials()) {
                 Err(refused) => state.end(Ending::Refused(refused)),
                 Ok(admission) => {
                     state.allow(&admission.allowed);
@@ -256,7 +172,12 @@ impl Tenants {
         if self.leaving.load(Ordering::Relaxed) {
             return Err(Refused::Leaving);
         }
-        may_be(tenant, read(&self.admissions).get(tenant), Some(credential)).map(drop)
+        may_be(tenant, read(&self.admissions).get(tenant), [credential]).map(drop)
+    }
+
+    /// A certificate was issued to whoever holds `former`, over its connection: a session on that lives by both.
+    pub fn renewed(&self, tenant: &TenantName, former: &Credential, new: Credential) {
+        self.with(tenant, |state| state.renewed(former, new));
     }
 
     /// A stream of a tenant is up. It has a number, and nothing else until its Hello was accepted.
@@ -541,28 +462,6 @@ pub struct Heard {
     pub refused: Vec<String>,
     /// So many load balancers are absent now that the brake holds them, and it did not before: how many, of how many.
     pub held: Option<(usize, usize)>,
-}
-
-/// Whether a tenant of which its object says this may have a session, with that certificate where there is one.
-fn may_be<'a>(
-    tenant: &TenantName,
-    admission: Option<&'a Admission>,
-    credential: Option<&Credential>,
-) -> Result<&'a Admission, Refused> {
-    let admission = admission.ok_or_else(|| Refused::Unknown(tenant.clone()))?;
-    if admission.suspended {
-        return Err(Refused::Suspended(tenant.clone()));
-    }
-    if let Some(credential) = credential
-        && let Some(why) = admission.revoked.revoke(credential)
-    {
-        return Err(Refused::Revoked {
-            tenant: tenant.clone(),
-            serial: credential.serial.clone(),
-            why,
-        });
-    }
-    Ok(admission)
 }
 
 fn refused_lines(

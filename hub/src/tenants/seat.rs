@@ -69,6 +69,8 @@ pub(super) struct State {
 struct Live {
     session: HubSession,
     credential: Credential,
+    /// The one that its agent was given meanwhile.
+    renewed: Option<Credential>,
     /// Empty while the agent does not know it.
     cluster_uid: String,
     /// The identity becomes this cluster's with this session. None where it is the cluster's already, or was taken from it.
@@ -94,9 +96,19 @@ impl State {
         self.live.as_deref().filter(|live| live.ending.is_none())
     }
 
-    /// The certificate of the live session.
-    pub(super) fn credential(&self) -> Option<&Credential> {
-        self.present().map(|live| &live.credential)
+    /// The certificates of the live session.
+    pub(super) fn credentials(&self) -> impl Iterator<Item = &Credential> {
+        let live = self.present().into_iter();
+        live.flat_map(|live| [Some(&live.credential), live.renewed.as_ref()])
+            .flatten()
+    }
+
+    pub(super) fn renewed(&mut self, former: &Credential, new: Credential) {
+        if let Some(live) = &mut self.live
+            && live.credential == *former
+        {
+            live.renewed = Some(new);
+        }
     }
 
     /// The cluster of the live session, where it is known.
@@ -416,6 +428,7 @@ impl Seat {
         state.live = Some(Box::new(Live {
             session,
             credential: self.credential.clone(),
+            renewed: None,
             cluster_uid: greeting.cluster_uid.clone(),
             claim: claims.then_some(Claim::Open),
             ending: None,

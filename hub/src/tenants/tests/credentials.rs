@@ -1,0 +1,82 @@
+//! Sessions and the certificates that they live by.
+
+use berth_common::identity::Serial;
+
+use super::{super::Revocations, *};
+
+fn certificate(serial: u8) -> Credential {
+    Credential {
+        serial: Serial::from_bytes(&[serial]),
+        ..Credential::default()
+    }
+}
+
+fn revoked(serials: &[u8]) -> Admission {
+    Admission {
+        revoked: Arc::new(Revocations {
+            serials: serials.iter().map(|s| Serial::from_bytes(&[*s])).collect(),
+            ..Revocations::default()
+        }),
+        ..Admission::default()
+    }
+}
+
+#[test]
+fn hostile_09_a_revoked_certificate_loses_its_session_and_gets_no_other() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let now = Instant::now();
+    let mut agent = agent("c");
+    let seat = tenants.open(&acme(), certificate(7), now).unwrap();
+    agent.connected(now);
+    talk(&mut agent, &seat).unwrap();
+    let waiting = tenants.open(&acme(), certificate(7), now).unwrap();
+
+    tenants.admit([(acme(), revoked(&[8]))].into());
+    assert_eq!(tenants.live(), 1, "another's");
+    tenants.admit([(acme(), revoked(&[7]))].into());
+    assert!(matches!(
+        seat.next(now),
+        Next::End(Ending::Refused(Refused::Revoked { .. }))
+    ));
+    assert!(matches!(
+        tenants.open(&acme(), certificate(7), now),
+        Err(Refused::Revoked { .. })
+    ));
+    agent.disconnected();
+    agent.connected(now);
+    assert!(
+        matches!(
+            talk(&mut agent, &waiting),
+            Err(Rejected::Refused(Refused::Revoked { .. }))
+        ),
+        "a stream that was open and had not greeted"
+    );
+    assert!(tenants.open(&acme(), certificate(9), now).is_ok());
+}
+
+#[test]
+fn hostile_09_a_session_lives_by_the_certificate_that_it_was_given_over_it_as_well() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let now = Instant::now();
+    let live = || {
+        let mut agent = agent("c");
+        let seat = tenants.open(&acme(), certificate(7), now).unwrap();
+        agent.connected(now);
+        talk(&mut agent, &seat).unwrap();
+        seat
+    };
+    let is_over = |seat: &Seat| {
+        let next = seat.next(now);
+        matches!(next, Next::End(Ending::Refused(Refused::Revoked { .. })))
+    };
+    for serial in [7, 8] {
+        tenants.admit([(acme(), Admission::default())].into());
+        let seat = live();
+        tenants.renewed(&acme(), &certificate(9), certificate(6));
+        tenants.renewed(&acme(), &certificate(7), certificate(8));
+        tenants.admit([(acme(), revoked(&[6, 9]))].into());
+        assert!(!is_over(&seat), "another connection's");
+        tenants.admit([(acme(), revoked(&[serial]))].into());
+        assert!(is_over(&seat), "{serial}");
+    }
+}
