@@ -145,6 +145,8 @@ impl Claims {
             let of = self.backends.entry(*ip).or_default();
             *of.entry(tenant.clone()).or_default() += 1;
         }
+        // A slice has up to a thousand, and is written whenever one of them fails.
+        let stay: BTreeSet<&IpAddr> = after.iter().collect();
         for ip in before {
             let Entry::Occupied(mut of) = self.backends.entry(*ip) else {
                 continue;
@@ -152,7 +154,7 @@ impl Claims {
             if down(of.get_mut(), tenant) && of.get().is_empty() {
                 of.remove();
             }
-            if !after.contains(ip) {
+            if !stay.contains(ip) {
                 self.freed(ip);
             }
         }
