@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::control_plane::DEADLINE;
 use crate::error::{Error, Result};
+use crate::forward;
 use crate::http;
 use crate::process::Process;
 use crate::protocol::Exit;
@@ -129,6 +130,14 @@ impl Program {
             command = command.netns(netns);
         }
         Ok(command.output().await?.told())
+    }
+
+    /// A port on the machine's 127.0.0.1 that leads to this address on its host, until the lab ends.
+    ///
+    /// # Errors
+    /// Without a port to listen on.
+    pub async fn forwarded(&self, to: SocketAddr) -> Result<SocketAddr> {
+        forward::open(&self.site, self.netns, to).await
     }
 
     /// A process of the caller's own on its host, not yet started: one of this project's programs with these arguments.
