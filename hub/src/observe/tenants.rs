@@ -72,7 +72,9 @@ impl TenantFacts {
         }
     }
 
-    fn read(tenant: Tenant, management: &Arc<[IpNet]>) -> Option<(TenantName, Self)> {
+    /// Reads a Tenant object. `management` are the management cluster's own addresses. `None`: it has no name that is one, or no
+    /// UID.
+    pub fn read(tenant: Tenant, management: &Arc<[IpNet]>) -> Option<(TenantName, Self)> {
         let name = TenantName::parse(tenant.metadata.name.as_ref()?).ok()?;
         let version = version(&tenant.metadata);
         let annotations = tenant.metadata.annotations.unwrap_or_default();
