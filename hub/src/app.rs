@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::{
     audit,
-    ca::{Authority, CaError, DEFAULT_AUTHORITY_LIFETIME, Issuing, store::Place},
+    ca::{Authority, CaError, DEFAULT_AUTHORITY_LIFETIME, Issuing, follow, store::Place},
     certificates::Certificates,
     cli::KubeArgs,
     enroll::{EnrollMetrics, Enrollments, Renewals, Tokens},
@@ -138,20 +138,35 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         directory.clone(),
         stop.clone(),
     ));
+    let place = place(&settings, &client);
+    let issuing = match &place {
+        Some(place) => Some(issuing(place, &settings).await?),
+        None => None,
+    };
     let certificates = Arc::new(Certificates::default());
     tasks.spawn(standing::keep(
         client.clone(),
         tenants.clone(),
         directory.clone(),
         certificates.clone(),
+        issuing.clone(),
         started,
         stop.clone(),
     ));
 
-    let issuing = issuing(&settings, &client).await?;
     let serving = serving(&settings, issuing.clone())?;
     info!(certificate = %serving.sessions().health(SystemTime::now()), "the hub's certificate is there");
     tasks.spawn(serving.clone().keep(CERTIFICATES_EVERY));
+    if let (Some(place), Some(issuing)) = (place, &issuing) {
+        tasks.spawn(follow::follow(
+            place,
+            settings.trust_domain.clone(),
+            issuing.clone(),
+            serving.clone(),
+            tenants.clone(),
+            stop.clone(),
+        ));
+    }
 
     // Agents are let in when there is something to compare them with: before that, all would look unknown.
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -276,14 +291,18 @@ async fn client(settings: &HubSettings) -> anyhow::Result<Client> {
     Ok(cluster.client().await?)
 }
 
-/// The authority of the settings, if they name one. In a Secret it is made where there is none; of two hubs that do so at once,
+/// Where the authority is kept, if the settings name one.
+fn place(settings: &HubSettings, client: &Client) -> Option<Place> {
+    match (&settings.ca.secret, &settings.ca.dir) {
+        (Some(secret), _) => Some(Place::Secret(client.clone(), secret.clone())),
+        (None, Some(dir)) => Some(Place::Directory(dir.clone())),
+        (None, None) => None,
+    }
+}
+
+/// The authority. In a Secret it is made where there is none; of two hubs that do so at once,
 /// one is the first, and the other takes that one's.
-async fn issuing(settings: &HubSettings, client: &Client) -> anyhow::Result<Option<Arc<Issuing>>> {
-    let place = match (&settings.ca.secret, &settings.ca.dir) {
-        (Some(secret), _) => Place::Secret(client.clone(), secret.clone()),
-        (None, Some(dir)) => Place::Directory(dir.clone()),
-        (None, None) => return Ok(None),
-    };
+async fn issuing(place: &Place, settings: &HubSettings) -> anyhow::Result<Arc<Issuing>> {
     let domain = &settings.trust_domain;
     let authority = match place.authority(Some(domain)).await {
         Err(CaError::NotFound { .. }) if settings.ca.secret.is_some() => {
@@ -300,10 +319,7 @@ async fn issuing(settings: &HubSettings, client: &Client) -> anyhow::Result<Opti
         }
         other => other?,
     };
-    Ok(Some(Arc::new(Issuing::new(
-        authority,
-        settings.ca.lifetime,
-    ))))
+    Ok(Arc::new(Issuing::new(authority, settings.ca.lifetime)))
 }
 
 fn serving(settings: &HubSettings, issuing: Option<Arc<Issuing>>) -> anyhow::Result<Serving> {

@@ -1,6 +1,8 @@
 //! Keeps `status` of the `Tenant` objects: which cluster holds the identity, which agent, and whether it is connected. Good
 //! news is written at once, bad news only after it has lasted: a restart of agent or hub writes nothing.
 
+mod certificate;
+
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -24,6 +26,7 @@ use tracing::warn;
 
 use crate::{
     api::{Tenant, TenantStatus},
+    ca::Issuing,
     certificates::Certificates,
     objects::FIELD_MANAGER,
     observe,
@@ -226,6 +229,7 @@ pub async fn keep(
     tenants: Arc<Tenants>,
     records: Arc<impl Records>,
     certificates: Arc<Certificates>,
+    issuing: Option<Arc<Issuing>>,
     started: Instant,
     stop: CancellationToken,
 ) {
@@ -235,7 +239,15 @@ pub async fn keep(
         let changed = tenants.changed();
         let moved = records.changed();
         let shown = certificates.changed();
-        tokio::pin!(changed, moved, shown);
+        let exchanged = issuing.as_ref().map(|issuing| issuing.changed());
+        let exchanged = async move {
+            match exchanged {
+                Some(exchanged) => exchanged.await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::pin!(changed, moved, shown, exchanged);
+        let wanted = issuing.as_ref().map(|issuing| issuing.wanted());
         let now = Instant::now();
         let standings = tenants.standings();
         let mut again = None;
@@ -260,6 +272,13 @@ pub async fn keep(
                 if !validity.left(SystemTime::now()).is_zero() {
                     again = earlier(again, Some(now + in_time));
                 }
+            }
+            next.certificate = certificate::known(current.certificate.as_ref(), &entry.0);
+            if let (Some(known), Some(wanted)) = (&next.certificate, &wanted)
+                && entry.0.renews
+                && certificate::is_outdated(known, wanted)
+            {
+                tenants.reissue(&name, wanted.version);
             }
             if next != current {
                 let status = next;
@@ -291,6 +310,7 @@ pub async fn keep(
             () = &mut changed => {}
             () = &mut moved => {}
             () = &mut shown => {}
+            () = &mut exchanged => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         tokio::select! {

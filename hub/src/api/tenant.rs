@@ -227,8 +227,30 @@ pub struct TenantStatus {
     /// The version of the agent that was last connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
+    /// The certificate that the tenant's agent was last seen with, or was given since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateStatus>,
     /// `Connected`: the tenant's agent has a session. `DeletionsHeld`: much is absent at once, and nothing of it is deleted.
     /// `CertificateExpiring`: the agent's certificate should have been renewed long ago.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+}
+
+/// An agent's certificate. Authorities are told by their keys: the first eight bytes of the key identifier that `openssl x509 -text` shows.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// The authority that signed it.
+    #[serde(default)]
+    pub authority: Option<String>,
+    /// The authorities by which the agent was told to verify the hub, when it got this certificate.
+    #[serde(default)]
+    pub trusts: Vec<String>,
+    /// When it ends.
+    pub not_after: Time,
+    /// Whether the agent renews it when the hub asks for that. One whose certificate comes from files does not.
+    #[serde(default)]
+    pub renews: bool,
 }

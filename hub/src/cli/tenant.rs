@@ -82,6 +82,11 @@ pub(super) async fn run(
     }
 }
 
+/// All of them.
+pub(super) async fn all(client: Client) -> Result<Vec<Tenant>, CliError> {
+    list::tenants(client).await
+}
+
 /// The tenant, and where to write what is decided about it.
 async fn find(client: Client, name: &TenantName) -> Result<(Api<Tenant>, Tenant), CliError> {
     let api: Api<Tenant> = Api::all(client);

@@ -107,6 +107,11 @@ impl Inner {
         self.tenants
             .check(&tenant, &Credential::from(shown))
             .map_err(|why| refused(why.label(), Status::permission_denied(why.to_string())))?;
+        // Over a connection that was made with a certificate of a former authority, only who was given another one since.
+        if self.tenants.is_former(shown.signed_by) && peer.expiry.at() <= shown.not_after {
+            let text = "the client certificate is by an authority that is trusted no more";
+            return Err(refused("former_authority", Status::unauthenticated(text)));
+        }
         if !self.spend(&tenant, Instant::now()) {
             let status = Status::resource_exhausted("this tenant renews its certificate too often");
             return Err(refused("too_often", status));
@@ -135,13 +140,18 @@ impl Inner {
         let new = Credential {
             serial: facts.serial.clone(),
             not_before: facts.not_before,
+            not_after: facts.not_after,
+            signed_by: facts.signed_by,
         };
-        self.tenants.renewed(&tenant, &Credential::from(shown), new);
+        let authority = self.issuing.authority();
+        let trusts = authority.trusted().to_vec();
+        self.tenants
+            .renewed(&tenant, &Credential::from(shown), new, trusts);
         peer.expiry.extend(facts.not_after);
         self.certificates.shown(&tenant, Validity::from(&facts));
         Ok(v1::CertificateResponse {
             certificate,
-            authorities: self.issuing.authority().bundle().to_owned(),
+            authorities: authority.bundle().to_owned(),
         })
     }
 

@@ -52,6 +52,16 @@ pub enum Refused {
         /// What the operator has said.
         why: Revoked,
     },
+    /// The authority that signed this certificate is trusted no more.
+    #[error(
+        "the certificate {serial} of tenant {tenant} is by an authority that is trusted no more; an operator gives this cluster a new one"
+    )]
+    FormerAuthority {
+        /// Whose it is.
+        tenant: TenantName,
+        /// Its serial number.
+        serial: Serial,
+    },
     /// Another cluster came first.
     #[error(
         "identity {tenant} already belongs to the cluster with UID {bound}; this one is {other}: \
@@ -89,6 +99,7 @@ impl Refused {
             Self::Unknown(_) => "unknown_tenant",
             Self::Suspended(_) => "suspended",
             Self::Revoked { .. } => "revoked",
+            Self::FormerAuthority { .. } => "former_authority",
             Self::OtherCluster { .. } => "other_cluster",
             Self::ClusterUnknown { .. } => "unknown_cluster",
             Self::Leaving => "leaving",

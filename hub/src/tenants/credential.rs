@@ -6,17 +6,30 @@ use std::{
 };
 
 use berth_common::{
-    identity::{PeerCertificate, Serial},
+    identity::{KeyId, PeerCertificate, Serial},
     tls::format_time,
 };
 
-/// What a session's certificate says, as far as revocation asks.
+/// What a session's certificate says, as far as revocation and the change of authorities ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// Its serial number.
     pub serial: Serial,
     /// From when on it is valid.
     pub not_before: SystemTime,
+    /// Until when.
+    pub not_after: SystemTime,
+    /// The key that signed it.
+    pub signed_by: Option<KeyId>,
+}
+
+/// The certificate of a live session: that of its connection, or the one that its agent was given since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// It.
+    pub credential: Credential,
+    /// Whom its agent was told to trust with it, where this process knows.
+    pub trusts: Option<Vec<KeyId>>,
 }
 
 /// A certificate of which nothing is known: every `notBefore` revokes it.
@@ -25,6 +38,8 @@ impl Default for Credential {
         Self {
             serial: Serial::from_bytes(&[]),
             not_before: SystemTime::UNIX_EPOCH,
+            not_after: SystemTime::UNIX_EPOCH,
+            signed_by: None,
         }
     }
 }
@@ -34,6 +49,8 @@ impl From<&PeerCertificate> for Credential {
         Self {
             serial: certificate.serial.clone(),
             not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            signed_by: certificate.signed_by,
         }
     }
 }
@@ -86,6 +103,7 @@ mod tests {
         Credential {
             serial: Serial::from_bytes(&[serial]),
             not_before: at(from),
+            ..Credential::default()
         }
     }
 
