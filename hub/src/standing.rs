@@ -25,6 +25,7 @@ use tracing::warn;
 use crate::{
     api::{Tenant, TenantStatus},
     certificates::Certificates,
+    deletion::{DELETING, Departures},
     objects::FIELD_MANAGER,
     observe,
     plan::held_message,
@@ -134,7 +135,10 @@ fn stand(
         (Some(at), None) => {
             conditions.remove(at);
         }
-        (Some(at), Some(message)) => conditions[at].message = message,
+        (Some(at), Some(message)) => {
+            conditions[at].message = message;
+            conditions[at].reason = reason.into();
+        }
         (None, Some(message)) => conditions.push(Condition {
             type_: kind.into(),
             status: "True".into(),
@@ -226,6 +230,7 @@ pub async fn keep(
     tenants: Arc<Tenants>,
     records: Arc<impl Records>,
     certificates: Arc<Certificates>,
+    departures: Arc<Departures>,
     started: Instant,
     stop: CancellationToken,
 ) {
@@ -235,7 +240,8 @@ pub async fn keep(
         let changed = tenants.changed();
         let moved = records.changed();
         let shown = certificates.changed();
-        tokio::pin!(changed, moved, shown);
+        let left = departures.changed();
+        tokio::pin!(changed, moved, shown, left);
         let now = Instant::now();
         let standings = tenants.standings();
         let mut again = None;
@@ -261,6 +267,9 @@ pub async fn keep(
                     again = earlier(again, Some(now + in_time));
                 }
             }
+            let (reason, message) = departures.condition(&name).unzip();
+            let reason = reason.unwrap_or_default();
+            stand(&mut next.conditions, DELETING, reason, message, wall);
             if next != current {
                 let status = next;
                 let claimed = status
@@ -274,8 +283,8 @@ pub async fn keep(
                             tenants.recorded(&name, &cluster, version);
                         }
                     }
-                    // Somebody was faster, and the watch will tell what there is now.
-                    Err(kube::Error::Api(status)) if status.code == 409 => {
+                    // Somebody was faster, or the Tenant is gone, and the watch will tell what there is now.
+                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
                         again = earlier(again, Some(now + Duration::from_secs(1)));
                     }
                     Err(error) => {
@@ -291,6 +300,7 @@ pub async fn keep(
             () = &mut changed => {}
             () = &mut moved => {}
             () = &mut shown => {}
+            () = &mut left => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         tokio::select! {
