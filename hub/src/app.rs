@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use berth_common::{
     admin::AdminServer,
     identity::TenantName,
-    model::{Answer, ServiceKey},
+    model::{Answer, Outcome, ServiceKey},
     ready::Ready,
     session::{held::Wanted, hub::Limits},
     telemetry::{self, Metrics},
@@ -25,20 +25,21 @@ use crate::{
     ca::{Authority, CaError, DEFAULT_AUTHORITY_LIFETIME, Issuing, follow, store::Place},
     certificates::Certificates,
     cli::KubeArgs,
+    deletion::{self, Departures, OrphanedLoadBalancers},
     enroll::{EnrollMetrics, Enrollments, Renewals, Tokens},
     execute::{Desires, Executor, PER_TENANT, WriteMetrics},
     health::{self, Health, Verdicts, metrics::HealthMetrics},
     listen::{self, Clients, ListenLimits, ListenMetrics},
     metrics::{AbsentLoadBalancers, SessionMetrics},
     objects::Id,
-    observe::{self, Cache, Directory},
+    observe::{self, Cache, Directory, Former},
     plan::{Allocator, Want},
     release, serve,
     serving::Serving,
     session::Sessions,
     settings::{self, HubSettings},
     shutdown, standing,
-    tenants::{Admission, Marks, Tenants},
+    tenants::{Admission, Marks, Revocations, Tenants},
     work::Work,
 };
 
@@ -63,6 +64,8 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
 
     let cache = Arc::new(Cache::default());
     let directory = Arc::new(Directory::new(settings.management()));
+    let former = Arc::new(Former::default());
+    let departures = Arc::new(Departures::default());
     let work = Arc::new(Work::new(PER_TENANT));
     let probing = HealthMetrics::default();
     let health = Arc::new(Health::new(probing.clone()));
@@ -88,6 +91,13 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     metrics
         .registry_mut()
         .register_collector(Box::new(AbsentLoadBalancers(tenants.clone())));
+    metrics
+        .registry_mut()
+        .register_collector(Box::new(OrphanedLoadBalancers {
+            directory: directory.clone(),
+            cache: cache.clone(),
+            departures: departures.clone(),
+        }));
     let admin = AdminServer::bind(settings.admin_listen, Arc::new(metrics), ready.clone()).await?;
     tasks.spawn(admin.serve(stop.clone()));
     tasks.spawn(audit::keep(stop.clone()));
@@ -96,11 +106,13 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         client.clone(),
         cache.clone(),
         directory.clone(),
+        former.clone(),
         work.clone(),
         stop.clone(),
     ));
     tasks.spawn(admit(
         directory.clone(),
+        former.clone(),
         tenants.clone(),
         health.clone(),
         stop.clone(),
@@ -117,6 +129,8 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         tenants: tenants.clone(),
         cache: cache.clone(),
         directory: directory.clone(),
+        departures: departures.clone(),
+        metrics: writes.clone(),
         health,
     });
     let executor = Executor::new(
@@ -150,10 +164,24 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         directory.clone(),
         certificates.clone(),
         issuing.clone(),
+        departures.clone(),
         started,
         stop.clone(),
     ));
 
+    let tokens = Tokens::new(client.clone(), settings.enroll.tokens.clone());
+    tasks.spawn(deletion::keep(
+        deletion::Parts {
+            client: client.clone(),
+            directory: directory.clone(),
+            cache: cache.clone(),
+            work: work.clone(),
+            former: former.clone(),
+            departures,
+            tokens: issuing.as_ref().map(|_| tokens.clone()),
+        },
+        stop.clone(),
+    ));
     let serving = serving(&settings, issuing.clone())?;
     info!(certificate = %serving.sessions().health(SystemTime::now()), "the hub's certificate is there");
     tasks.spawn(serving.clone().keep(CERTIFICATES_EVERY));
@@ -172,6 +200,7 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     let (reporter, health) = tonic_health::server::health_reporter();
     let seen = async {
         directory.synced().await;
+        former.synced().await;
         cache.synced().await;
     };
     tokio::select! {
@@ -182,7 +211,7 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         }
     }
     // The admissions of the first list are in place before the first agent is.
-    tenants.admit(admissions(&directory));
+    tenants.admit(admissions(&directory, &former));
     let socket = TcpListener::bind(settings.listen)
         .await
         .with_context(|| format!("cannot listen on {} (listen)", settings.listen))?;
@@ -215,8 +244,13 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
             limits,
             listening,
         )?;
-        let tokens = Tokens::new(client.clone(), settings.enroll.tokens.clone());
-        let enrollments = Enrollments::new(client, tokens, issuing.clone(), enrolling.clone());
+        let enrollments = Enrollments::new(
+            client,
+            tokens,
+            issuing.clone(),
+            former.clone(),
+            enrolling.clone(),
+        );
         let stop = stop.clone();
         tasks.spawn(async move {
             if let Err(error) = serve::serve_enrollment(strangers, enrollments, stop).await {
@@ -351,36 +385,49 @@ fn first_session(now: SystemTime) -> u64 {
 /// Keeps the admissions, and who is probed, in step with the `Tenant` objects.
 async fn admit(
     directory: Arc<Directory>,
+    former: Arc<Former>,
     tenants: Arc<Tenants>,
     health: Arc<Health>,
     stop: CancellationToken,
 ) {
-    directory.synced().await;
+    tokio::join!(directory.synced(), former.synced());
     let mut policies = health::ground::Policies::default();
     loop {
-        let changed = directory.changed();
+        let (changed, noted) = (directory.changed(), former.changed());
         policies.take(&directory, &health);
-        tenants.admit(admissions(&directory));
+        tenants.admit(admissions(&directory, &former));
         tokio::select! {
             () = stop.cancelled() => return,
             () = changed => {}
+            () = noted => {}
         }
     }
 }
 
-fn admissions(directory: &Directory) -> std::collections::BTreeMap<TenantName, Admission> {
-    let admission = |facts: &observe::TenantFacts| Admission {
+fn admissions(
+    directory: &Directory,
+    former: &Former,
+) -> std::collections::BTreeMap<TenantName, Admission> {
+    let admission = |name: &TenantName, facts: &observe::TenantFacts| Admission {
         suspended: facts.suspended,
+        deleting: facts.deleting,
+        uid: facts.uid.clone(),
         cluster_uid: facts.status.cluster_uid.clone(),
         former_cluster: facts.status.former_cluster_uid.clone(),
-        revoked: facts.revoked.clone(),
+        revoked: match former.of(name) {
+            None => facts.revoked.clone(),
+            former_until => Arc::new(Revocations {
+                former_until,
+                ..(*facts.revoked).clone()
+            }),
+        },
         allowed: facts.annotations.allowed.clone(),
         version: facts.version,
     };
     directory
         .all()
         .iter()
-        .map(|(name, facts)| (name.clone(), admission(facts)))
+        .map(|(name, facts)| (name.clone(), admission(name, facts)))
         .collect()
 }
 
@@ -413,11 +460,22 @@ struct Wishes {
     tenants: Arc<Tenants>,
     cache: Arc<Cache>,
     directory: Arc<Directory>,
+    departures: Arc<Departures>,
+    metrics: WriteMetrics,
     health: Arc<Health>,
 }
 
 impl Desires for Wishes {
     fn want(&self, tenant: &TenantName, key: &ServiceKey) -> Want {
+        match self.directory.get(tenant) {
+            None => return Want::NoTenant,
+            Some(facts) if facts.deleting && self.departures.goes(tenant) => {
+                return Want::TenantDeleted;
+            }
+            // Until that is decided, everything stays as it is.
+            Some(facts) if facts.deleting => return Want::Unknown,
+            Some(_) => {}
+        }
         let (wanted, nodes) = self.tenants.wanted(tenant, key);
         match wanted {
             Wanted::Present(generation, service) => Want::Present {
@@ -459,7 +517,18 @@ impl Desires for Wishes {
     }
 
     fn answer(&self, tenant: &TenantName, key: &ServiceKey, answer: Answer) {
-        self.tenants.answer(tenant, key, answer);
+        let refused = match &answer.outcome {
+            Outcome::Refused { field, why } => Some((field.clone(), why.clone())),
+            _ => None,
+        };
+        // Each plan says it again; it is told once.
+        if self.tenants.answer(tenant, key, answer)
+            && let Some((field, why)) = refused
+        {
+            self.metrics.refused(&why.reason);
+            let detail = format!("{key}: {field}: {}", why.message);
+            audit::service(tenant, &why.reason, &detail);
+        }
     }
 
     fn gone(&self, tenant: &TenantName, key: &ServiceKey) {

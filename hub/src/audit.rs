@@ -96,13 +96,29 @@ pub fn overridden(subject: &Subject<'_>, reason: &str, detail: &str) {
     write("override", subject, reason, detail);
 }
 
+/// What an operator's change of a `Tenant` object means, and what became of it.
+pub fn tenant(tenant: &TenantName, reason: &str, detail: &str) {
+    write("tenant", &Subject::tenant(tenant), reason, detail);
+}
+
+/// A Service of a tenant is not to be had as the tenant wants it. Bounded like what the tenant's sessions cause.
+pub fn service(tenant: &TenantName, reason: &str, detail: &str) {
+    let who = Some(Who::Tenant(tenant.clone()));
+    line("refusal", &Subject::tenant(tenant), who, reason, detail);
+}
+
 fn write(event: &'static str, subject: &Subject<'_>, reason: &str, detail: &str) {
-    METRICS.events.get_or_create(&Event { event }).inc();
     let who = match (subject.peer, subject.tenant) {
         (None, _) => None,
         (Some(_), Some(tenant)) => Some(Who::Tenant(tenant.clone())),
         (Some(peer), None) => Some(Who::Address(address_key(peer.ip()))),
     };
+    line(event, subject, who, reason, detail);
+}
+
+/// `who` pays for it; nobody for an operator's and the hub's own doings.
+fn line(event: &'static str, subject: &Subject<'_>, who: Option<Who>, reason: &str, detail: &str) {
+    METRICS.events.get_or_create(&Event { event }).inc();
     let spent = match who {
         Some(who) => lines().spend(Instant::now(), who),
         None => Some(0),
@@ -270,11 +286,13 @@ mod tests {
             for _ in 0..500 {
                 refusal(&peer, "expired", "");
                 overridden(&Subject::tenant(&tenant), "released", "");
+                service(&tenant, "NodePortMissing", "");
             }
         });
         let count = |event| lines.iter().filter(|line| line["event"] == event).count();
         assert_eq!(count("override"), 500);
-        assert!((1..100).contains(&count("refusal")), "{}", count("refusal"));
+        // Of the peer's and of the tenant's Services.
+        assert!((2..200).contains(&count("refusal")), "{}", count("refusal"));
     }
 
     #[test]

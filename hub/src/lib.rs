@@ -8,6 +8,7 @@ pub mod audit;
 pub mod ca;
 pub mod certificates;
 pub mod cli;
+pub mod deletion;
 pub mod doctor;
 pub mod enroll;
 pub mod execute;

@@ -164,7 +164,8 @@ pub(crate) fn tenant_of(
 fn status_of_refused(refused: &Refused) -> Status {
     let message = refused.to_string();
     match refused {
-        Refused::Unknown(_) => {
+        // In a moment it is unknown.
+        Refused::Unknown(_) | Refused::Deleting(_) => {
             let mut status = Status::permission_denied(message);
             let word = tonic::metadata::MetadataValue::from_static(TENANT_UNKNOWN);
             status.metadata_mut().insert(REASON_TRAILER, word);

@@ -28,6 +28,7 @@ use crate::{
     api::{Tenant, TenantStatus},
     ca::Issuing,
     certificates::Certificates,
+    deletion::{DELETING, Departures},
     objects::FIELD_MANAGER,
     observe,
     plan::held_message,
@@ -137,7 +138,10 @@ fn stand(
         (Some(at), None) => {
             conditions.remove(at);
         }
-        (Some(at), Some(message)) => conditions[at].message = message,
+        (Some(at), Some(message)) => {
+            conditions[at].message = message;
+            conditions[at].reason = reason.into();
+        }
         (None, Some(message)) => conditions.push(Condition {
             type_: kind.into(),
             status: "True".into(),
@@ -230,6 +234,7 @@ pub async fn keep(
     records: Arc<impl Records>,
     certificates: Arc<Certificates>,
     issuing: Option<Arc<Issuing>>,
+    departures: Arc<Departures>,
     started: Instant,
     stop: CancellationToken,
 ) {
@@ -246,7 +251,8 @@ pub async fn keep(
                 None => std::future::pending().await,
             }
         };
-        tokio::pin!(changed, moved, shown, exchanged);
+        let left = departures.changed();
+        tokio::pin!(changed, moved, shown, exchanged, left);
         let wanted = issuing.as_ref().map(|issuing| issuing.wanted());
         let now = Instant::now();
         let standings = tenants.standings();
@@ -280,6 +286,9 @@ pub async fn keep(
             {
                 tenants.reissue(&name, wanted.version);
             }
+            let (reason, message) = departures.condition(&name).unzip();
+            let reason = reason.unwrap_or_default();
+            stand(&mut next.conditions, DELETING, reason, message, wall);
             if next != current {
                 let status = next;
                 let claimed = status
@@ -293,8 +302,8 @@ pub async fn keep(
                             tenants.recorded(&name, &cluster, version);
                         }
                     }
-                    // Somebody was faster, and the watch will tell what there is now.
-                    Err(kube::Error::Api(status)) if status.code == 409 => {
+                    // Somebody was faster, or the Tenant is gone, and the watch will tell what there is now.
+                    Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
                         again = earlier(again, Some(now + Duration::from_secs(1)));
                     }
                     Err(error) => {
@@ -311,6 +320,7 @@ pub async fn keep(
             () = &mut moved => {}
             () = &mut shown => {}
             () = &mut exchanged => {}
+            () = &mut left => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         tokio::select! {

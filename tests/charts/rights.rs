@@ -13,7 +13,7 @@ type Row = (&'static str, &'static str, &'static str, &'static str);
 #[rustfmt::skip] // one right a line reads as the table it is
 const HUB_RIGHTS: &[Row] = &[
     ("",                 "events",               "", "list watch"),
-    ("",                 "namespaces",           "", "create patch"),
+    ("",                 "namespaces",           "", "create list patch watch"),
     ("",                 "services",             "", "create delete get list patch watch"),
     ("berth.dev",        "loadbalancers",        "", "create delete get list patch watch"),
     ("berth.dev",        "loadbalancers/status", "", "patch"),

@@ -313,7 +313,9 @@ impl Planner {
                 generation,
                 refusal,
                 ..
-            } => tenants.answer(tenant, key, refused(generation, refusal)),
+            } => {
+                tenants.answer(tenant, key, refused(generation, refusal));
+            }
             Wanted::Unknown => {}
         }
     }

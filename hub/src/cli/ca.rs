@@ -11,7 +11,10 @@ use berth_common::{
 };
 use clap::{Args, Subcommand};
 
-use super::{CliError, Console, KubeArgs};
+use super::{
+    CliError, Console, KubeArgs,
+    trail::{self, Trail},
+};
 use crate::ca::{
     Authority, DEFAULT_AUTHORITY_LIFETIME, Lifetime,
     store::{Place, SecretRef},
@@ -85,6 +88,8 @@ async fn init(arguments: InitArgs, console: &mut Console<'_>) -> Result<ExitCode
     .await?;
     let authority = Authority::create(arguments.trust_domain, arguments.valid_for, console.now)?;
     place.keep_authority(&authority).await?;
+    let what = format!("{} in {place}", authority.trust_domain());
+    trail::write(console, &Trail::new("ca_init", &what))?;
     let facts = authority.facts();
     let out = &mut *console.out;
     writeln!(

@@ -11,6 +11,7 @@ mod tenant;
 #[cfg(test)]
 mod tests;
 mod token;
+mod trail;
 
 use std::{
     ffi::OsString,

@@ -1,6 +1,7 @@
 //! `berth-hub tenant`: what an operator sees of tenants and decides about them, with the rights of the operator's own
 //! kubeconfig. It reads and writes `Tenant` objects; the hub does the rest, and each command says what that will be.
 
+mod delete;
 mod list;
 mod rebind;
 mod release;
@@ -13,7 +14,10 @@ use berth_common::identity::TenantName;
 use clap::Subcommand;
 use kube::{Api, Client};
 
-use super::{CliError, Console};
+use super::{
+    CliError, Console,
+    trail::{self, Trail},
+};
 use crate::api::Tenant;
 
 /// What can be done with tenants.
@@ -66,6 +70,12 @@ pub enum TenantCommand {
     ///
     /// The serial number of a certificate: `berth-hub cert show FILE`. That of each session is in the hub's log.
     Revoke(revoke::RevokeArgs),
+    /// Delete a tenant, with its load balancers; without --yes only show what would go
+    ///
+    /// Its session ends at once, its certificates and join tokens are good for nothing, its traffic stops. What becomes of the addresses is
+    /// `spec.reclaimPolicy`. `kubectl delete tenant NAME` does the same, a few seconds later; only where many are deleted at once the hub
+    /// waits for a word for each, and this command is that word. It waits until the Tenant is gone.
+    Delete(delete::DeleteArgs),
 }
 
 pub(super) async fn run(
@@ -79,12 +89,27 @@ pub(super) async fn run(
         TenantCommand::Suspend(arguments) => suspend::run(arguments, true, console).await,
         TenantCommand::Resume(arguments) => suspend::run(arguments, false, console).await,
         TenantCommand::Revoke(arguments) => revoke::run(arguments, console).await,
+        TenantCommand::Delete(arguments) => delete::run(arguments, console).await,
     }
 }
 
 /// All of them.
 pub(super) async fn all(client: Client) -> Result<Vec<Tenant>, CliError> {
     list::tenants(client).await
+}
+
+/// Leaves the operator's own line of what was done.
+fn audited(
+    console: &mut Console<'_>,
+    name: &TenantName,
+    reason: &'static str,
+    detail: &str,
+) -> Result<(), CliError> {
+    let trail = Trail {
+        tenant: Some(name),
+        ..Trail::new(reason, detail)
+    };
+    trail::write(console, &trail)
 }
 
 /// The tenant, and where to write what is decided about it.

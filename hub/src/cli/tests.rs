@@ -63,6 +63,30 @@ fn berth_hub(directory: &Path, line: &str) -> Ran {
     berth_hub_at(now(), directory, line)
 }
 
+/// The one audit line of a command.
+fn trail(ran: &Ran) -> serde_json::Value {
+    let lines = ran.notes.lines().filter(|line| line.starts_with('{'));
+    let lines: Vec<&str> = lines.collect();
+    assert_eq!(lines.len(), 1, "{}", ran.notes);
+    serde_json::from_str(lines[0]).unwrap()
+}
+
+#[test]
+fn what_is_done_with_the_authoritys_key_leaves_one_audit_line_each() {
+    let directory = TempDir::new().unwrap();
+    let made = berth_hub(directory.path(), "ca init --dir {}/ca").ok();
+    assert_eq!(trail(&made)["reason"], "ca_init");
+    let issue = "cert issue --tenant acme --ca-dir {}/ca --out {}/acme";
+    assert_eq!(
+        trail(&berth_hub(directory.path(), issue).ok())["reason"],
+        "cert_issue"
+    );
+    // What was not done leaves none: there is one already.
+    let again = berth_hub(directory.path(), issue);
+    assert!(!again.notes.contains('{'), "{}", again.notes);
+    again.failed();
+}
+
 fn with_ca() -> TempDir {
     let directory = TempDir::new().unwrap();
     berth_hub(directory.path(), "ca init --dir {}/ca").ok();
@@ -136,6 +160,14 @@ fn a_manifest_has_the_output_to_itself() {
         assert!(data[name].as_str().unwrap().starts_with(begins), "{name}");
     }
     assert!(ran.notes.contains("(1 day left)"), "{}", ran.notes);
+    let trail = trail(&ran);
+    assert_eq!(
+        (&trail["event"], &trail["reason"]),
+        (&"operator".into(), &"cert_issue".into())
+    );
+    assert_eq!(trail["tenant"], "acme");
+    assert!(ran.notes.contains(trail["serial"].as_str().unwrap()));
+    assert!(!ran.notes.contains("PRIVATE KEY"), "{}", ran.notes);
 
     let ran = berth_hub(directory.path(), &format!("{line} --secret-name edge/tls"));
     let secret: serde_json::Value = serde_yaml::from_str(&ran.ok().out).unwrap();

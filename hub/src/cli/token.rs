@@ -10,7 +10,10 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use kube::Client;
 
-use super::{CliError, Console, KubeArgs};
+use super::{
+    CliError, Console, KubeArgs,
+    trail::{self, Trail},
+};
 use crate::{
     ca::store::SecretRef,
     enroll::{TokenId, Tokens},
@@ -102,6 +105,12 @@ async fn revoke(arguments: RevokeArgs, console: &mut Console<'_>) -> Result<Exit
     let (_, tokens) = arguments.store.open().await?;
     let was = tokens.revoke(&arguments.id).await?;
     let (id, tenant) = (&arguments.id, &was.tenant);
+    let trail = Trail {
+        tenant: Some(tenant),
+        token: Some(id.as_str()),
+        ..Trail::new("token_revoke", "")
+    };
+    trail::write(console, &trail)?;
     match &was.used {
         None => writeln!(console.out, "token {id} admits nobody any more")?,
         Some(bound) => writeln!(

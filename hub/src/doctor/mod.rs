@@ -3,6 +3,7 @@
 
 mod allocator;
 mod crds;
+mod orphans;
 pub mod rights;
 mod traffic;
 
@@ -43,6 +44,7 @@ pub async fn examine(settings: &HubSettings, client: Result<Client, String>) -> 
                 if settings.allocator == Allocator::MetalLb {
                     findings.extend(allocator::check(&client).await);
                 }
+                findings.extend(orphans::check(&client).await);
                 findings.extend(traffic::check(&client).await);
             }
         },

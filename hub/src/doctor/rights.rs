@@ -26,7 +26,7 @@ pub const NEEDED: &[(&str, &str, &[&str])] = &[
         "endpointslices",
         &["get", "list", "watch", "create", "patch", "delete"],
     ),
-    ("", "namespaces", &["create", "patch"]),
+    ("", "namespaces", &["list", "watch", "create", "patch"]),
     ("", "events", &["list", "watch"]),
     ("events.k8s.io", "events", &["create", "patch"]),
 ];

@@ -69,7 +69,7 @@ pub enum Refused {
     Used,
     /// An operator took it back.
     Revoked,
-    /// Its Tenant is gone, or another one of the same name, or suspended.
+    /// Its Tenant is gone or about to be, or another one of the same name, or suspended.
     NoTenant,
 }
 

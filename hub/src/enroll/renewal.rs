@@ -118,10 +118,12 @@ impl Inner {
         }
         let requested = Requested::from_der(csr)
             .map_err(|why| refused(why.label(), Status::invalid_argument(why.to_string())))?;
+        // Certificates are dated back a little, but not to before what was revoked.
+        let not_earlier = self.tenants.not_earlier(&tenant);
         let issued = fresh_serial().and_then(|serial| {
             let lifetime = self.issuing.tenants_lifetime();
             self.issuing
-                .tenant(&tenant, &requested.key, serial, lifetime, now, None)
+                .tenant(&tenant, &requested.key, serial, lifetime, now, not_earlier)
         });
         let (certificate, facts) = issued.map_err(|error| {
             warn!(%tenant, "a certificate cannot be renewed: {:#}", anyhow::Error::from(error));

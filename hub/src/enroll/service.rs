@@ -24,6 +24,7 @@ use crate::{
     audit,
     ca::{CaError, Issuing, Lifetime, fresh_serial},
     listen::{Peer, address_key},
+    observe::Former,
 };
 
 /// The same for every token that is not accepted: which of these it is, is nobody's business who does not have the right one.
@@ -45,6 +46,7 @@ struct Inner {
     issuing: Arc<Issuing>,
     tokens: Tokens,
     tenants: Api<Tenant>,
+    former: Arc<Former>,
     attempts: Mutex<Attempts<IpAddr>>,
     turns: Semaphore,
     metrics: EnrollMetrics,
@@ -82,12 +84,14 @@ impl Enrollments {
         client: Client,
         tokens: Tokens,
         issuing: Arc<Issuing>,
+        former: Arc<Former>,
         metrics: EnrollMetrics,
     ) -> Self {
         Self(Arc::new(Inner {
             issuing,
             tokens,
             tenants: Api::all(client),
+            former,
             attempts: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
             metrics,
@@ -157,12 +161,17 @@ impl Inner {
             .get_opt(tenant.as_str())
             .await
             .map_err(Failure::Tenants)?
-            .filter(|it| it.metadata.uid.as_ref() == Some(&entry.tenant_uid) && !it.spec.suspended);
+            .filter(|it| {
+                let is_it = it.metadata.uid.as_ref() == Some(&entry.tenant_uid);
+                is_it && !it.spec.suspended && it.metadata.deletion_timestamp.is_none()
+            });
         let Some(admitted) = admitted else {
             return Err(refused(Refused::NoTenant));
         };
         // What was revoked before is not what is made now, although certificates are dated back a little.
         let revoked = admitted.spec.credentials.and_then(|it| it.not_before);
+        let revoked = revoked.map(|time| SystemTime::from(time.0));
+        let not_earlier = revoked.max(self.former.of(&tenant));
         // Nothing is signed before it is written down whom for.
         let bound = self
             .tokens
@@ -181,7 +190,7 @@ impl Inner {
                 serial,
                 lifetime,
                 bound.made(),
-                revoked.map(|time| time.0.into()),
+                not_earlier,
             )
             .map_err(Failure::Authority)?;
         Ok(Given {

@@ -148,6 +148,35 @@ impl Tokens {
         Err(StoreError::Busy(self.secret.clone()))
     }
 
+    /// Takes back all of a Tenant that is being deleted, and returns how many were good until now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn revoke_all(&self, tenant_uid: &str, now: SystemTime) -> Result<usize, StoreError> {
+        for _ in 0..TRIES {
+            let Some(mut secret) = self.read().await? else {
+                return Ok(0);
+            };
+            let mut revoked = 0;
+            for bytes in secret.data.get_or_insert_default().values_mut() {
+                let good =
+                    |entry: &Entry| entry.tenant_uid == tenant_uid && entry.state(now) == "unused";
+                if let Some(entry) = parse(bytes).filter(good) {
+                    let next = Entry {
+                        revoked: true,
+                        ..entry
+                    };
+                    *bytes = ByteString(serde_json::to_vec(&next)?);
+                    revoked += 1;
+                }
+            }
+            if revoked == 0 || self.replace(&secret).await? {
+                return Ok(revoked);
+            }
+        }
+        Err(StoreError::Busy(self.secret.clone()))
+    }
+
     /// The entry of a token, if there is one.
     ///
     /// # Errors

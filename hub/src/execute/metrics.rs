@@ -20,6 +20,11 @@ struct WriteLabels {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusedLabels {
+    reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct UnfitLabels {
     reason: &'static str,
 }
@@ -33,6 +38,7 @@ pub struct WriteMetrics {
     parked: Gauge,
     released: Counter,
     refused_addresses: Family<UnfitLabels, Counter>,
+    refused: Family<RefusedLabels, Counter>,
 }
 
 impl Default for WriteMetrics {
@@ -49,6 +55,7 @@ impl Default for WriteMetrics {
             parked: Gauge::default(),
             released: Counter::default(),
             refused_addresses: Family::default(),
+            refused: Family::default(),
         }
     }
 }
@@ -86,6 +93,11 @@ impl WriteMetrics {
             "Addresses of tenants' nodes that were found to be none that may receive traffic, by reason",
             self.refused_addresses.clone(),
         );
+        registry.register(
+            "berth_services_refused",
+            "Refusals that tenants were told of for their Services, by reason: each once, however often it is planned",
+            self.refused.clone(),
+        );
     }
 
     pub(super) fn planned(&self, took: Duration) {
@@ -102,6 +114,12 @@ impl WriteMetrics {
 
     pub(super) fn released(&self, keys: usize) {
         self.released.inc_by(keys as u64);
+    }
+
+    /// A tenant is told of a refusal, for the first time.
+    pub fn refused(&self, reason: &str) {
+        let reason = reason.to_owned();
+        self.refused.get_or_create(&RefusedLabels { reason }).inc();
     }
 
     /// Counts what is news of a tenant's nodes, whoever has looked.

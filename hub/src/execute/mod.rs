@@ -169,13 +169,19 @@ impl<D: Desires> Executor<D> {
     async fn settle(&self, id: &Id) -> Done {
         for _ in 0..MAX_ROUNDS {
             let facts = self.directory.get(&id.tenant);
-            let Some(facts) = facts.filter(|facts| !facts.suspended) else {
+            if facts
+                .as_ref()
+                .is_some_and(|it| it.suspended && !it.deleting)
+            {
                 // What it has stays as it is.
                 self.parked.forget(id);
                 return Done::Settled(None);
-            };
+            }
             let want = self.desires.want(&id.tenant, &id.key);
-            let policy = facts.policy(self.allocator);
+            let policy = match &facts {
+                Some(facts) => facts.policy(self.allocator),
+                None => Policy::nobodys(self.allocator),
+            };
             let plan = self.plan(id, &want, &policy);
             let parked = self
                 .parked
@@ -193,7 +199,11 @@ impl<D: Desires> Executor<D> {
                     self.cache.keep(id);
                     Some(*generation)
                 }
-                Want::Deleted | Want::Absent { .. } | Want::Unknown => None,
+                Want::Deleted
+                | Want::Absent { .. }
+                | Want::Unknown
+                | Want::TenantDeleted
+                | Want::NoTenant => None,
             };
             if plan.actions.is_empty() {
                 if generation.is_none() {

@@ -36,7 +36,7 @@ impl Ground for Hub {
         let facts = self
             .directory
             .get(tenant)
-            .filter(|facts| !facts.suspended)?;
+            .filter(|facts| !facts.is_shut())?;
         let (services, nodes) = self.tenants.services(tenant);
         let barred = if services.is_empty() {
             Arc::default()
@@ -80,7 +80,7 @@ impl Policies {
         let now: BTreeMap<TenantName, (Policy, bool)> = directory
             .all()
             .iter()
-            .map(|(name, facts)| (name.clone(), (facts.health, facts.suspended)))
+            .map(|(name, facts)| (name.clone(), (facts.health, facts.is_shut())))
             .collect();
         let before = std::mem::replace(&mut self.0, now);
         let now = &self.0;

@@ -34,6 +34,14 @@ pub const SERVICE_NAMESPACE: &str = "berth.dev/service-namespace";
 pub const SERVICE_NAME: &str = "berth.dev/service-name";
 /// On a `Tenant`: `true` lets go what the brake holds now. The hub takes it away as it takes it.
 pub const RELEASE_HELD: &str = "berth.dev/release-held";
+/// On a `Tenant`: keeps it, when it is deleted, until what it has here is gone.
+pub const FINALIZER: &str = "berth.dev/load-balancers";
+/// On a `Tenant` that is deleted: `true` says that it is meant, also where many are deleted at once.
+pub const CONFIRM_DELETION: &str = "berth.dev/confirm-deletion";
+/// On a management Service: its Tenant was deleted, and the address is kept for as long as there is a LoadBalancer.
+pub const KEPT: &str = "berth.dev/kept-after-tenant";
+/// On a tenant's namespace: when its Tenant was deleted. Certificates from before are none of a later Tenant's.
+pub const DELETED_AT: &str = "berth.dev/tenant-deleted-at";
 
 /// The identity of a load balancer: whatever happens to UIDs and clusters, this stays.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

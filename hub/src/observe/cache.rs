@@ -114,6 +114,28 @@ impl Cache {
         !self.observed_is(id, |observed| !observed.rests())
     }
 
+    /// Of a tenant's load balancers, how many this does not hold of.
+    pub fn left(&self, tenant: &TenantName, is_done: impl Fn(&Observed) -> bool) -> usize {
+        let state = self.read();
+        let known = state.tenants.get(tenant).into_iter().flatten();
+        known.filter(|(_, observed)| !is_done(observed)).count()
+    }
+
+    /// How many load balancers each of these tenants has, of those who have any.
+    pub fn counts(&self, of: impl Fn(&TenantName) -> bool) -> BTreeMap<TenantName, usize> {
+        let state = self.read();
+        let count = |keys: &BTreeMap<ServiceKey, Observed>| {
+            keys.values()
+                .filter(|observed| !observed.is_empty())
+                .count()
+        };
+        let asked = state.tenants.iter().filter(|(tenant, _)| of(tenant));
+        asked
+            .map(|(tenant, keys)| (tenant.clone(), count(keys)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
     /// How many Services there are, in all namespaces of the hub's.
     pub fn services(&self) -> usize {
         let state = self.read();

@@ -4,6 +4,8 @@
 
 mod cache;
 mod complaint;
+mod former;
+mod news;
 mod project;
 mod tenants;
 mod watch;
@@ -16,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 pub use cache::Cache;
+pub use former::{Former, deleted_at};
 pub use project::{Object, Project, Slot};
 pub use tenants::{Directory, TenantFacts, version};
 
@@ -26,6 +29,7 @@ pub async fn run(
     client: Client,
     cache: Arc<Cache>,
     directory: Arc<Directory>,
+    former: Arc<Former>,
     work: Arc<Work>,
     stop: CancellationToken,
 ) {
@@ -51,6 +55,7 @@ pub async fn run(
         cache.clone(),
         work.clone(),
     ));
+    tasks.spawn(watch::former(client.clone(), former));
     tasks.spawn(watch::complaints(client, cache, work));
     // The watches end with the set that holds them; before that, only by a panic.
     tokio::select! {

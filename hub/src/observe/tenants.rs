@@ -14,10 +14,11 @@ use ipnet::IpNet;
 use kube::api::ObjectMeta;
 use tokio::sync::watch;
 
+use super::news;
 use crate::{
     api::{self, Credentials, ReclaimPolicy, Tenant, TenantStatus},
-    health,
-    objects::{RELEASE_HELD, service},
+    audit, health,
+    objects::{CONFIRM_DELETION, FINALIZER, RELEASE_HELD, service},
     plan::{Allocator, Annotations, Policy},
     policy::{NodePorts, NodeRules, Quotas, Rules},
     standing::Records,
@@ -33,6 +34,12 @@ pub struct TenantFacts {
     pub version: u64,
     /// Shut out by the operator.
     pub suspended: bool,
+    /// The operator has deleted it, and its finalizers hold it until what it has is gone.
+    pub deleting: bool,
+    /// The operator has said that the deletion is meant, also where many are deleted at once.
+    pub confirmed: bool,
+    /// `metadata.finalizers`.
+    pub finalizers: Vec<String>,
     /// Which of its certificates are good no more.
     pub revoked: Arc<Revocations>,
     /// The operator asks that what the brake holds may go.
@@ -58,6 +65,16 @@ pub struct TenantFacts {
 }
 
 impl TenantFacts {
+    /// Whether nothing of it is served anew: what it has stays as it is, or goes.
+    pub fn is_shut(&self) -> bool {
+        self.suspended || self.deleting
+    }
+
+    /// Whether its deletion waits for the hub.
+    pub fn is_guarded(&self) -> bool {
+        self.finalizers.iter().any(|it| it == FINALIZER)
+    }
+
     /// The policy for the planner.
     pub fn policy(&self, allocator: Allocator) -> Policy {
         Policy {
@@ -83,10 +100,11 @@ impl TenantFacts {
             uid: tenant.metadata.uid?,
             version,
             suspended: tenant.spec.suspended,
+            deleting: tenant.metadata.deletion_timestamp.is_some(),
+            confirmed: is_true(&annotations, CONFIRM_DELETION),
+            finalizers: tenant.metadata.finalizers.unwrap_or_default(),
             revoked: Arc::new(revocations(tenant.spec.credentials.unwrap_or_default())),
-            release_held: annotations
-                .get(RELEASE_HELD)
-                .is_some_and(|value| value == "true"),
+            release_held: is_true(&annotations, RELEASE_HELD),
             pool: tenant.spec.address_pool,
             class: tenant.spec.load_balancer_class,
             // The schema lets only CIDRs in; what got in otherwise opens nothing.
@@ -122,12 +140,18 @@ impl TenantFacts {
         let policy = |facts: &Self| Self {
             version: 0,
             release_held: false,
+            confirmed: false,
+            finalizers: Vec::new(),
             revoked: Arc::default(),
             status: TenantStatus::default(),
             ..facts.clone()
         };
         policy(self) == policy(other)
     }
+}
+
+fn is_true(annotations: &BTreeMap<String, String>, key: &str) -> bool {
+    annotations.get(key).is_some_and(|value| value == "true")
 }
 
 fn ranges(texts: &[String]) -> impl Iterator<Item = IpNet> {
@@ -163,6 +187,7 @@ fn revocations(credentials: Credentials) -> Revocations {
     Revocations {
         not_before: credentials.not_before.map(|time| time.0.into()),
         serials: serials.filter_map(|serial| serial.parse().ok()).collect(),
+        former_until: None,
     }
 }
 
@@ -263,6 +288,7 @@ impl Directory {
     pub(super) fn reported(&self, tenant: Tenant) -> Option<TenantName> {
         let (name, facts) = TenantFacts::read(tenant, &self.management)?;
         let mut replan = true;
+        let mut said = Vec::new();
         self.known.send_if_modified(|known| {
             let before = known.tenants.get(&name);
             if before.is_some_and(|b| b.uid == facts.uid && b.version > facts.version) {
@@ -273,17 +299,28 @@ impl Directory {
             replan = !before.is_some_and(|before| before.plans_like(&facts));
             let changed = before.is_none_or(|before| **before != facts);
             if changed {
+                // What a first list shows may be of long ago.
+                if known.synced {
+                    said = news::of(before.map(|it| &**it), &facts);
+                }
                 known.tenants.insert(name.clone(), Arc::new(facts));
             }
             changed
         });
+        for (reason, detail) in said {
+            audit::tenant(&name, reason, &detail);
+        }
         replan.then_some(name)
     }
 
     pub(super) fn reported_gone(&self, tenant: &Tenant) {
-        if let Some(name) = &tenant.metadata.name {
-            self.known
-                .send_if_modified(|known| known.tenants.remove(name.as_str()).is_some());
+        let name = tenant.metadata.name.as_deref();
+        let Some(name) = name.and_then(|name| TenantName::parse(name).ok()) else {
+            return;
+        };
+        let known = |known: &mut Known| known.tenants.remove(&name).is_some();
+        if self.known.send_if_modified(known) {
+            audit::tenant(&name, "gone", "");
         }
     }
 
@@ -299,9 +336,13 @@ impl Directory {
             .collect();
         self.known.send_modify(|known| {
             known.synced = true;
-            known
-                .tenants
-                .retain(|name, _| names.contains(name.as_str()));
+            known.tenants.retain(|name, _| {
+                let stays = names.contains(name.as_str());
+                if !stays {
+                    audit::tenant(name, "gone", "");
+                }
+                stays
+            });
         });
         replan
     }
@@ -373,6 +414,68 @@ mod tests {
         assert_eq!(directory.reported(released), None, "nor is a release");
         assert_eq!(directory.to_release().len(), 1);
         assert_eq!(directory.to_release()[0].0, name("a"));
+    }
+
+    #[test]
+    fn an_operators_changes_are_told_by_what_they_mean() {
+        let read = |change: fn(&mut Tenant)| {
+            let (_, facts) = TenantFacts::read(tenant("a", change), &Arc::default()).unwrap();
+            facts
+        };
+        let words = |before: Option<&TenantFacts>, after: &TenantFacts| -> Vec<_> {
+            news::of(before, after).into_iter().map(|it| it.0).collect()
+        };
+        let plain = read(|_| ());
+        assert_eq!(words(None, &plain), ["created"]);
+        assert_eq!(words(Some(&plain), &plain), Vec::<&str>::new());
+        let changed = read(|tenant| {
+            tenant.metadata.annotations = Some([(CONFIRM_DELETION.into(), "true".into())].into());
+            tenant.spec.suspended = true;
+            tenant.spec.credentials = Some(Credentials {
+                not_before: None,
+                revoked_serials: vec!["3F:09".into()],
+            });
+            tenant.spec.address_pool = Some("other".into());
+            tenant.spec.reclaim_policy = ReclaimPolicy::Retain;
+            tenant.status = Some(TenantStatus {
+                cluster_uid: Some("c".into()),
+                ..TenantStatus::default()
+            });
+        });
+        let told = news::of(Some(&plain), &changed);
+        let told: Vec<(&str, &str)> = told.iter().map(|(word, it)| (*word, &**it)).collect();
+        let expected = [
+            ("suspended", ""),
+            ("credentials", "3f09 is revoked"),
+            ("deletion_confirmed", ""),
+            ("binding", "from cluster none to c"),
+            ("policy", "addressPool, reclaimPolicy"),
+        ];
+        assert_eq!(told, expected);
+        assert_eq!(
+            words(Some(&changed), &plain)[..2],
+            ["resumed", "credentials"]
+        );
+        let other = read(|tenant| tenant.metadata.uid = Some("other".into()));
+        assert_eq!(words(Some(&plain), &other), ["created"]);
+    }
+
+    #[test]
+    fn a_deletion_is_planned_and_a_finalizer_is_not() {
+        let directory = Directory::default();
+        directory.listed(vec![tenant("a", |_| ())]);
+        let guarded = tenant("a", |tenant| {
+            tenant.metadata.finalizers = Some(vec![FINALIZER.into()]);
+        });
+        assert_eq!(directory.reported(guarded.clone()), None);
+        assert!(directory.get(&name("a")).unwrap().is_guarded());
+        let mut deleted = guarded;
+        let now = k8s_openapi::jiff::Timestamp::UNIX_EPOCH;
+        deleted.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(now));
+        assert_eq!(directory.reported(deleted), Some(name("a")));
+        let facts = directory.get(&name("a")).unwrap();
+        assert!(facts.deleting && facts.is_shut());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Event as CoreEvent;
+use k8s_openapi::api::core::v1::{Event as CoreEvent, Namespace};
 use kube::{
     Api, Client, Resource,
     runtime::watcher::{self, Config, Event, watcher},
@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use tracing::{debug, info, warn};
 
 use super::{
-    Cache, Directory,
+    Cache, Directory, Former,
     complaint::{Complaint, latest},
     project::Project,
 };
@@ -98,6 +98,19 @@ pub(super) async fn tenants(
             .for_each(replan),
         Event::Apply(tenant) => directory.reported(tenant).into_iter().for_each(replan),
         Event::Delete(tenant) => directory.reported_gone(&tenant),
+    })
+    .await;
+}
+
+/// Watches the namespaces, for when their Tenants were deleted.
+pub(super) async fn former(client: Client, former: Arc<Former>) {
+    let mut list = Vec::new();
+    events::<Namespace>(Api::all(client), Config::default(), |event| match event {
+        Event::Init => list.clear(),
+        Event::InitApply(namespace) => list.push(namespace),
+        Event::InitDone => former.listed(&std::mem::take(&mut list)),
+        Event::Apply(namespace) => former.reported(&namespace),
+        Event::Delete(namespace) => former.reported_gone(&namespace),
     })
     .await;
 }

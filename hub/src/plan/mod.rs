@@ -54,6 +54,7 @@ pub use backends::{Fitness, check_node, denied};
 pub use brake::{brake, held_message};
 pub use parking::Parking;
 use present::Wish;
+pub use unwanted::has_departed;
 
 /// How long something may be absent from a verified snapshot before it counts as deleted.
 pub const ABSENCE_GRACE: Duration = Duration::from_secs(60);
@@ -104,6 +105,11 @@ pub enum Want {
     },
     /// Nobody knows: the tenant has not synced with this process. Nothing is done.
     Unknown,
+    /// The operator deleted the Tenant, and what it has here goes by its reclaim policy.
+    TenantDeleted,
+    /// There is no such Tenant, and nobody has deleted it before this hub's eyes. Nothing is done, but for what was kept when
+    /// a Tenant was deleted and is let go now.
+    NoTenant,
 }
 
 impl Want {
@@ -143,13 +149,18 @@ impl Want {
             (Self::Absent { since, held }, Self::Absent { since: s, held: h }) => {
                 since == s && held == h
             }
-            (Self::Deleted, Self::Deleted) | (Self::Unknown, Self::Unknown) => true,
+            (Self::Deleted, Self::Deleted)
+            | (Self::Unknown, Self::Unknown)
+            | (Self::TenantDeleted, Self::TenantDeleted)
+            | (Self::NoTenant, Self::NoTenant) => true,
             (
                 Self::Present { .. }
                 | Self::Unreadable { .. }
                 | Self::Deleted
                 | Self::Absent { .. }
-                | Self::Unknown,
+                | Self::Unknown
+                | Self::TenantDeleted
+                | Self::NoTenant,
                 _,
             ) => false,
         }
@@ -184,6 +195,22 @@ pub struct Policy {
     pub retain: bool,
     /// Which of its nodes' addresses and ports may receive traffic.
     pub nodes: Rules,
+}
+
+impl Policy {
+    /// Of whom there is no Tenant.
+    pub fn nobodys(allocator: Allocator) -> Self {
+        Self {
+            allocator,
+            pool: None,
+            class: None,
+            requestable: Vec::new(),
+            annotations: Arc::default(),
+            release_after: Duration::ZERO,
+            retain: false,
+            nodes: Rules::default(),
+        }
+    }
 }
 
 /// An object as the API server last showed it.
@@ -391,6 +418,8 @@ pub fn plan(id: &Id, want: &Want, observed: &Observed, policy: &Policy, now: Now
         }
         Want::Absent { since, held } => unwanted::absent(id, *since, *held, observed, policy, now),
         Want::Unknown => Plan::default(),
+        Want::TenantDeleted => unwanted::departing(id, observed, policy, now),
+        Want::NoTenant => unwanted::orphaned(observed),
     }
 }
 

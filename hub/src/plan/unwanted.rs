@@ -1,14 +1,20 @@
 //! The plan for a Service that its tenant does not have any more. Traffic loses its way at once: slices and record go. What
 //! becomes of the address is the operator's policy: the Service stays *parked* with it for a while, or record and Service
 //! stay for good, *reserved*. Both are seen in the objects alone, so that a crash at any step loses nothing.
+//!
+//! When the Tenant itself is deleted, nobody is left who could come back, and nothing is parked. What is reserved is marked on its
+//! Service: from then on no Tenant says what an absent record means, and the mark does.
 
-use std::time::Instant;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use berth_common::identity::TenantName;
 
 use super::{ABSENCE_GRACE, Now, Observed, Plan, Policy, RESERVED, Seen, Write, addresses, diff};
 use crate::objects::{
-    Id, Kind, name,
+    Id, KEPT, Kind, name,
     record::{ConditionShape, ObservedRecord, StatusShape},
     service::ObservedService,
 };
@@ -49,12 +55,71 @@ pub(super) fn plan(
     now: Now,
     reason: &'static str,
 ) -> Plan {
+    let said = message(
+        &id.tenant,
+        &name::object(id),
+        "the tenant has no such Service any more, and the address is kept for it",
+    );
+    go(observed, policy, now, reason, said)
+}
+
+/// The Tenant is deleted.
+pub(super) fn departing(id: &Id, observed: &Observed, policy: &Policy, now: Now) -> Plan {
+    let at_once = Policy {
+        release_after: Duration::ZERO,
+        ..policy.clone()
+    };
+    let said = message(
+        &id.tenant,
+        &name::object(id),
+        "the Tenant was deleted, and the address is kept for one of the same name",
+    );
+    let reason = "the operator deleted the Tenant";
+    let mut plan = go(observed, &at_once, now, reason, said);
+    if let Some(service) = observed.service.as_ref()
+        && reserved(observed, policy).is_some()
+        && !is_marked(service)
+    {
+        let mut shape = service.object.shape.clone();
+        shape.annotations.insert(KEPT.into(), "true".into());
+        let uid = Some(service.uid.clone());
+        plan.act(reason, Write::Service { uid, shape });
+        plan.gone = false;
+    }
+    plan
+}
+
+/// Whether a load balancer of a Tenant that is deleted is where [`departing`] leads to: gone, or kept for good.
+pub fn has_departed(observed: &Observed) -> bool {
+    let kept = observed.service.as_ref().is_some_and(is_marked);
+    observed.is_empty() || kept && observed.rests() && observed.record.is_some()
+}
+
+/// There is no Tenant. An operator who deletes the record of what was kept lets go of the address; nothing else is anybody's word.
+pub(super) fn orphaned(observed: &Observed) -> Plan {
+    let mut plan = Plan::default();
+    if let Some(service) = &observed.service
+        && is_marked(service)
+        && observed.is_cut()
+    {
+        let reason =
+            "its Tenant is gone, and the operator deleted the LoadBalancer that kept the address";
+        delete(&mut plan, reason, Kind::Service, service, None);
+    }
+    plan
+}
+
+fn is_marked(service: &Arc<Seen<ObservedService>>) -> bool {
+    service.object.shape.annotations.contains_key(KEPT)
+}
+
+fn go(observed: &Observed, policy: &Policy, now: Now, reason: &'static str, said: String) -> Plan {
     let mut plan = Plan::default();
     for (place, slice) in &observed.slices {
         delete(&mut plan, reason, Kind::EndpointSlice, slice, Some(*place));
     }
     if let Some(record) = reserved(observed, policy) {
-        let status = status(id, record, policy, observed);
+        let status = status(record, policy, observed, said);
         diff::status(&mut plan, status, record, now);
         // Told as reserved, it is not missed when its deletion is forgotten.
         plan.gone = plan.actions.is_empty() && observed.slices.is_empty();
@@ -105,7 +170,12 @@ fn reserved<'a>(observed: &'a Observed, policy: &Policy) -> Option<&'a ObservedR
     keeps.then_some(&record.object)
 }
 
-fn status(id: &Id, record: &ObservedRecord, policy: &Policy, observed: &Observed) -> StatusShape {
+fn status(
+    record: &ObservedRecord,
+    policy: &Policy,
+    observed: &Observed,
+    said: String,
+) -> StatusShape {
     let known = addresses::known(None, policy, observed);
     let because = |message: String| ConditionShape {
         status: false,
@@ -123,16 +193,15 @@ fn status(id: &Id, record: &ObservedRecord, policy: &Policy, observed: &Observed
             reason: "Accepted".into(),
             message: String::new(),
         },
-        programmed: because(message(&id.tenant, &name::object(id))),
+        programmed: because(said),
         backends_healthy: because(String::new()),
         observed_generation: record.generation,
     }
 }
 
-fn message(tenant: &TenantName, name: &str) -> String {
+fn message(tenant: &TenantName, name: &str, why: &str) -> String {
     format!(
-        "the tenant has no such Service any more, and the address is kept for it (reclaimPolicy Retain); to let go of the \
-         address: kubectl delete loadbalancers.berth.dev {name} --namespace {}",
+        "{why} (reclaimPolicy Retain); to let go of the address: kubectl delete loadbalancers.berth.dev {name} --namespace {}",
         tenant.namespace()
     )
 }

@@ -14,6 +14,10 @@ use super::credential::{Credential, Revocations, Revoked};
 pub struct Admission {
     /// The operator has suspended the tenant: no session, everything stays as it is.
     pub suspended: bool,
+    /// The operator has deleted it.
+    pub deleting: bool,
+    /// `metadata.uid`: another Tenant of the same name begins anew.
+    pub uid: String,
     /// The cluster that the identity is bound to.
     pub cluster_uid: Option<String>,
     /// The cluster that held the identity until an operator cleared the binding: it is let in while nobody else holds the
@@ -40,6 +44,11 @@ pub enum Refused {
         "tenant {0} is suspended: its load balancers stay as they are until an operator resumes it"
     )]
     Suspended(TenantName),
+    /// The `Tenant` object is being deleted.
+    #[error(
+        "tenant {0} is being deleted: an operator has deleted the Tenant object {0}, and its load balancers go by its reclaim policy"
+    )]
+    Deleting(TenantName),
     /// The `Tenant` object says that this certificate is good no more.
     #[error(
         "the certificate {serial} of tenant {tenant} is refused: {why}; an operator gives this cluster a new one"
@@ -98,6 +107,7 @@ impl Refused {
         match self {
             Self::Unknown(_) => "unknown_tenant",
             Self::Suspended(_) => "suspended",
+            Self::Deleting(_) => "deleting",
             Self::Revoked { .. } => "revoked",
             Self::FormerAuthority { .. } => "former_authority",
             Self::OtherCluster { .. } => "other_cluster",
@@ -114,6 +124,9 @@ pub(super) fn may_be<'a, 'c>(
     credentials: impl IntoIterator<Item = &'c Credential>,
 ) -> Result<&'a Admission, Refused> {
     let admission = admission.ok_or_else(|| Refused::Unknown(tenant.clone()))?;
+    if admission.deleting {
+        return Err(Refused::Deleting(tenant.clone()));
+    }
     if admission.suspended {
         return Err(Refused::Suspended(tenant.clone()));
     }

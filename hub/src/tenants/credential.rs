@@ -62,6 +62,8 @@ pub struct Revocations {
     pub not_before: Option<SystemTime>,
     /// So are these.
     pub serials: BTreeSet<Serial>,
+    /// A Tenant of the same name was deleted then. What is valid from before is that one's.
+    pub former_until: Option<SystemTime>,
 }
 
 /// Why a certificate is refused.
@@ -73,6 +75,9 @@ pub enum Revoked {
     /// By its time.
     #[error("all that are valid from before {} were revoked", format_time(*.0))]
     Earlier(SystemTime),
+    /// It is another Tenant's.
+    #[error("it is from before {}, of a Tenant of the same name that was deleted then", format_time(*.0))]
+    Former(SystemTime),
 }
 
 impl Revocations {
@@ -81,8 +86,16 @@ impl Revocations {
         if self.serials.contains(&certificate.serial) {
             return Some(Revoked::Serial);
         }
-        let limit = whole_second(self.not_before?);
-        (certificate.not_before < limit).then_some(Revoked::Earlier(limit))
+        let before = |limit: &SystemTime| certificate.not_before < *limit;
+        let revoked = self.not_before.map(whole_second).filter(before);
+        let former = self.former_until.map(whole_second).filter(before);
+        let of_former = former.map(Revoked::Former);
+        of_former.or(revoked.map(Revoked::Earlier))
+    }
+
+    /// From when on a certificate has to be valid. What is issued now is dated back no further.
+    pub fn not_earlier(&self) -> Option<SystemTime> {
+        self.not_before.max(self.former_until)
     }
 }
 
@@ -123,6 +136,16 @@ mod tests {
             not_before: Some(at(5_999)),
             ..Revocations::default()
         };
+        let former = Revocations {
+            former_until: Some(at(7_000)),
+            ..earlier.clone()
+        };
+        assert_eq!(
+            former.revoke(&certificate(7, 6_000)),
+            Some(Revoked::Former(at(7_000)))
+        );
+        assert_eq!(former.revoke(&certificate(7, 7_000)), None);
+        assert_eq!(former.not_earlier(), Some(at(7_000)));
         assert_eq!(
             earlier.revoke(&certificate(7, 4_000)),
             Some(Revoked::Earlier(at(5_000)))

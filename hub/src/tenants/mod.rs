@@ -16,7 +16,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use berth_common::{
@@ -134,11 +134,17 @@ impl Tenants {
     }
 
     /// What the `Tenant` objects say, all of them. A tenant that lost its admission loses its session, and so does a
-    /// cluster that the identity was taken from in favour of another.
+    /// cluster that the identity was taken from in favour of another. What a tenant wanted is forgotten with its object: one
+    /// of the same name is another.
     pub fn admit(&self, mut admissions: BTreeMap<TenantName, Admission>) {
+        let mut others = BTreeSet::new();
         {
             let mut known = write(&self.admissions);
             for (name, admission) in &mut admissions {
+                if known.get(name).is_some_and(|it| it.uid != admission.uid) {
+                    others.insert(name.clone());
+                    continue;
+                }
                 // A binding that was cleared by hand, without a word of whose it was.
                 if let (None, None, Some(before)) = (
                     &admission.cluster_uid,
@@ -151,6 +157,15 @@ impl Tenants {
             }
             known.clone_from(&admissions);
         }
+        write(&self.tenants).retain(|name, state| {
+            let why = match admissions.contains_key(name) {
+                true if !others.contains(name) => return true,
+                true => Refused::Deleting(name.clone()),
+                false => Refused::Unknown(name.clone()),
+            };
+            lock(state).end(Ending::Refused(why));
+            false
+        });
         for (name, state) in read(&self.tenants).iter() {
             let mut state = lock(state);
             match may_be(name, admissions.get(name), state.credentials()) {
@@ -248,6 +263,12 @@ impl Tenants {
         ))
     }
 
+    /// From when on a tenant's certificates have to be valid, as far as anything was revoked.
+    pub fn not_earlier(&self, tenant: &TenantName) -> Option<SystemTime> {
+        let admissions = read(&self.admissions);
+        admissions.get(tenant)?.revoked.not_earlier()
+    }
+
     /// What a tenant wants of one Service, and the nodes that serve it.
     pub fn wanted(&self, tenant: &TenantName, key: &ServiceKey) -> (Wanted, Nodes) {
         self.with(tenant, |state| (state.held.wanted(key), state.nodes.get()))
@@ -305,8 +326,10 @@ impl Tenants {
     }
 
     /// What became of a Service. It reaches the live session, if any, and every later one until it is overtaken.
-    pub fn answer(&self, tenant: &TenantName, key: &ServiceKey, answer: Answer) {
-        self.with(tenant, |state| state.answer(key, answer));
+    /// Returns whether it is a refusal that the tenant was not told of before.
+    pub fn answer(&self, tenant: &TenantName, key: &ServiceKey, answer: Answer) -> bool {
+        self.with(tenant, |state| state.answer(key, answer))
+            .unwrap_or_default()
     }
 
     /// Nothing is left but an address, if that, of a load balancer that the tenant deleted, or that was missed.

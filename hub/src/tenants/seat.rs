@@ -10,7 +10,7 @@ use std::{
 use berth_common::{
     annotations::Allowed,
     identity::TenantName,
-    model::{Answer, Generation, Key, ServiceKey},
+    model::{Answer, Generation, Key, Outcome, ServiceKey},
     session::{
         HEARTBEAT, ProtocolError,
         held::Held,
@@ -272,15 +272,20 @@ impl State {
         }
     }
 
-    pub(super) fn answer(&mut self, key: &ServiceKey, answer: Answer) {
-        if self.answers.get(key).is_some_and(|said| **said == answer) {
-            return;
+    /// Returns whether it is a refusal that was not told before.
+    pub(super) fn answer(&mut self, key: &ServiceKey, answer: Answer) -> bool {
+        let said = self.answers.get(key);
+        if said.is_some_and(|said| **said == answer) {
+            return false;
         }
+        let is_refused = matches!(answer.outcome, Outcome::Refused { .. });
+        let news = is_refused && said.is_none_or(|said| said.outcome != answer.outcome);
         if let Some(live) = &mut self.live {
             live.session.answer(&Key::Service(key.clone()), &answer);
             live.wake.notify_one();
         }
         self.answers.insert(key.clone(), Box::new(answer));
+        news
     }
 
     pub(super) fn gone(&mut self, key: &ServiceKey) {

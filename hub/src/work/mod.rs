@@ -9,6 +9,7 @@ use std::{
     time::Instant,
 };
 
+use berth_common::identity::TenantName;
 use tokio::sync::Notify;
 
 pub use queue::{Done, Queue};
@@ -73,6 +74,11 @@ impl Work {
     /// Whether a key is ready that could run if this one's place were free.
     pub fn is_waited_for(&self, id: &Id) -> bool {
         self.lock().is_waited_for(id)
+    }
+
+    /// Whether anything of a tenant is ready, running or to be tried again.
+    pub fn is_busy(&self, tenant: &TenantName) -> bool {
+        self.lock().is_busy(tenant)
     }
 
     /// How many keys are ready, waiting or running.

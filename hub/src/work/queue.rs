@@ -114,6 +114,12 @@ impl Queue {
         Some(id)
     }
 
+    /// Whether anything of a tenant is ready, running or to be tried again.
+    pub fn is_busy(&self, tenant: &TenantName) -> bool {
+        let mut keys = self.keys.iter().filter(|(id, _)| id.tenant == *tenant);
+        keys.any(|(_, key)| !matches!(key.state, State::Resting(_)))
+    }
+
     /// When the next key becomes ready by time alone.
     pub fn due(&self) -> Option<Instant> {
         self.times.first().map(|(at, _)| *at)

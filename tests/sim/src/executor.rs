@@ -219,7 +219,11 @@ impl World {
             Want::Present { generation, .. } | Want::Unreadable { generation, .. } => {
                 Some(*generation)
             }
-            Want::Deleted | Want::Absent { .. } | Want::Unknown => None,
+            Want::Deleted
+            | Want::Absent { .. }
+            | Want::Unknown
+            | Want::TenantDeleted
+            | Want::NoTenant => None,
         };
         if generation.is_some() {
             // As in the executor, but before the plan: one moment is as good as the other.

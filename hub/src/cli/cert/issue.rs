@@ -13,7 +13,11 @@ use crate::{
         CertificateRequest, DEFAULT_LIFETIME, Issued, Lifetime,
         store::{PemSet, Place, SecretRef, manifest},
     },
-    cli::{CliError, Console, KubeArgs, ca::place},
+    cli::{
+        CliError, Console, KubeArgs,
+        ca::place,
+        trail::{self, Trail},
+    },
 };
 
 /// Arguments of `cert issue`.
@@ -117,6 +121,16 @@ pub(super) async fn run(
         not_earlier: None,
     };
     let issued = authority.issue(&request, console.now)?;
+    let subject = request.subject.to_string();
+    let tenant = match &request.subject {
+        Identity::Tenant(name) => Some(name),
+        Identity::Admin(_) | Identity::Hub => None,
+    };
+    let trail = Trail {
+        tenant,
+        serial: Some(&issued.facts.serial),
+        ..Trail::new("cert_issue", &subject)
+    };
     let pem = PemSet::from(&issued);
     let TargetArgs {
         out,
@@ -127,6 +141,8 @@ pub(super) async fn run(
         let secret = arguments
             .secret_name
             .unwrap_or_else(|| default_secret(&request.subject));
+        // Before it is handed out: what was issued is written down in any case.
+        trail::write(console, &trail)?;
         serde_yaml::to_writer(&mut *console.out, &manifest(&secret, &pem))?;
         // The manifest has the standard output to itself.
         return summary(
@@ -139,6 +155,7 @@ pub(super) async fn run(
     }
     let (target, _) = place(out, out_secret, &arguments.kube, "out").await?;
     target.keep_certificate(&pem, arguments.replace).await?;
+    trail::write(console, &trail)?;
     let kept = match &target {
         Place::Directory(_) => format!("{target} (tls.crt, tls.key, ca.crt)"),
         Place::Secret(..) => target.to_string(),

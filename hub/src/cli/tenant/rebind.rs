@@ -7,7 +7,7 @@ use clap::Args;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-use super::{CliError, Console, cluster, find};
+use super::{CliError, Console, audited, cluster, find};
 use crate::{
     api::{Tenant, TenantStatus},
     cli::KubeArgs,
@@ -48,6 +48,8 @@ pub(super) async fn run(
         api.patch_status(name.as_str(), &PatchParams::default(), &patch)
             .await
             .map_err(|error| cluster("write the Tenant's status", error))?;
+        let what = said.first().map(String::as_str).unwrap_or_default();
+        audited(console, name, "tenant_rebind", what)?;
     }
     for line in said {
         writeln!(console.out, "{line}")?;

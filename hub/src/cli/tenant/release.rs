@@ -10,7 +10,7 @@ use kube::{
 };
 use serde_json::json;
 
-use super::{CliError, Console, cluster, find};
+use super::{CliError, Console, audited, cluster, find};
 use crate::{api::Tenant, cli::KubeArgs, objects::RELEASE_HELD};
 
 /// How long the hub is waited for. It takes milliseconds, if it is there.
@@ -40,6 +40,8 @@ pub(super) async fn run(
     api.patch_metadata(name.as_str(), &PatchParams::default(), &Patch::Merge(patch))
         .await
         .map_err(|error| cluster("annotate the Tenant", error))?;
+    let what = format!("{held} load balancers");
+    audited(console, name, "tenant_release_held", &what)?;
     let taken = await_condition(api, name.as_str(), is_taken);
     match tokio::time::timeout(HUB, taken).await {
         Ok(Ok(_)) => {

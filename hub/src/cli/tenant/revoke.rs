@@ -14,7 +14,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{CliError, Console, cluster, find};
+use super::{CliError, Console, audited, cluster, find};
 use crate::{api::Credentials, ca::CLOCK_SKEW, cli::KubeArgs};
 
 /// Arguments of `tenant revoke`.
@@ -50,6 +50,8 @@ pub(super) async fn run(
     if written.spec.credentials.as_ref() != Some(&credentials) {
         return Err(CliError::OldSchema("spec.credentials"));
     }
+    let what = said.first().map(String::as_str).unwrap_or_default();
+    audited(console, name, "tenant_revoke", what)?;
     for line in said {
         writeln!(console.out, "{line}")?;
     }

@@ -7,7 +7,7 @@ use clap::Args;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{CliError, Console, cluster, find};
+use super::{CliError, Console, audited, cluster, find};
 use crate::cli::KubeArgs;
 
 /// Arguments of `tenant suspend` and `tenant resume`.
@@ -31,6 +31,12 @@ pub(super) async fn run(
         api.patch(name.as_str(), &PatchParams::default(), &patch)
             .await
             .map_err(|error| cluster("write the Tenant", error))?;
+        let reason = if suspend {
+            "tenant_suspend"
+        } else {
+            "tenant_resume"
+        };
+        audited(console, name, reason, "")?;
     }
     let said = match (suspend, tenant.spec.suspended) {
         (true, false) => {

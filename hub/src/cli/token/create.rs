@@ -23,7 +23,10 @@ use crate::{
         CaError, Lifetime, fresh_secret,
         store::{Place, SecretRef, certificate_in_secret},
     },
-    cli::{CliError, Console},
+    cli::{
+        CliError, Console,
+        trail::{self, Trail},
+    },
     enroll::{Entry, MAX_TTL, Token},
     objects::FIELD_MANAGER,
 };
@@ -124,6 +127,13 @@ pub(super) async fn run(
     let entry = Entry::new(&token.digest(), arguments.name.clone(), uid, ttl, now);
     let id = token.digest().id();
     tokens.add(&id, &entry, now).await?;
+    let until = format!("good until {}", format_time(now + ttl));
+    let trail = Trail {
+        tenant: Some(&arguments.name),
+        token: Some(id.as_str()),
+        ..Trail::new("token_create", &until)
+    };
+    trail::write(console, &trail)?;
 
     let join = Join {
         hub,
@@ -250,6 +260,11 @@ async fn tenant(
                 .create(&params, &Tenant::new(name.as_str(), TenantSpec::default()))
                 .await
                 .map_err(failed("create the Tenant"))?;
+            let trail = Trail {
+                tenant: Some(name),
+                ..Trail::new("tenant_create", "with the default policy")
+            };
+            trail::write(console, &trail)?;
             writeln!(console.notes, "created the Tenant {name}")?;
             Ok(made)
         }

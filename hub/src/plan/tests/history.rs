@@ -4,6 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::objects::KEPT;
 
 /// Something that happens between two rounds of planning.
 #[derive(Clone, Debug)]
@@ -16,6 +17,8 @@ enum Event {
     Deletes,
     GoesAbsent,
     LosesSync,
+    TenantDeleted,
+    NoTenant,
     Waits(u64),
     Allocates(u8),
     AllocatorForgets,
@@ -81,6 +84,8 @@ fn events() -> impl Strategy<Value = Event> {
         1 => Just(Event::Deletes),
         1 => Just(Event::GoesAbsent),
         1 => Just(Event::LosesSync),
+        1 => Just(Event::TenantDeleted),
+        1 => Just(Event::NoTenant),
         2 => (0_u64..90).prop_map(Event::Waits),
         4 => (200_u8..250).prop_map(Event::Allocates),
         1 => Just(Event::AllocatorForgets),
@@ -155,6 +160,8 @@ impl World {
                 };
             }
             Event::LosesSync => self.want = Want::Unknown,
+            Event::TenantDeleted => self.want = Want::TenantDeleted,
+            Event::NoTenant => self.want = Want::NoTenant,
             Event::Waits(seconds) => self.model.now.instant += Duration::from_secs(seconds),
             Event::Allocates(lowest) => self.model.allocate(lowest),
             Event::AllocatorForgets => self.model.change_service(|service| service.ingress.clear()),
@@ -181,11 +188,18 @@ impl World {
     /// Whether the tenant or an operator's time limit has said that it may go.
     fn may_delete(&self) -> bool {
         match &self.want {
-            Want::Deleted => true,
+            Want::Deleted | Want::TenantDeleted => true,
             Want::Absent { since, .. } => self.model.now.instant >= *since + ABSENCE_GRACE,
-            Want::Present { .. } | Want::Unreadable { .. } | Want::Unknown => false,
+            Want::Present { .. } | Want::Unreadable { .. } | Want::Unknown | Want::NoTenant => {
+                false
+            }
         }
     }
+}
+
+fn is_marked(model: &Model) -> bool {
+    let service = model.observed.service.as_ref();
+    service.is_some_and(|seen| seen.object.shape.annotations.contains_key(KEPT))
 }
 
 proptest! {
@@ -207,6 +221,8 @@ proptest! {
             world.happen(event);
             let (rests, released) = (world.model.observed.rests(), world.model.observed.released);
             let addresses = world.model.ingress();
+            let recorded = world.model.observed.record.is_some();
+            let let_go = world.model.observed.is_cut() && is_marked(&world.model);
             world.model.settle(&world.want);
             prop_assert_eq!(world.model.plan(&world.want).actions, vec![], "rest");
             for action in &world.model.writes[before..] {
@@ -214,7 +230,16 @@ proptest! {
                 let renewed = *kind == Kind::Service && action.reason.starts_with("the primary IP family");
                 let unused = rests && matches!(world.want, Want::Absent { .. });
                 prop_assert!(world.may_delete() || unused || renewed || *kind == Kind::EndpointSlice, "{action:?}");
-                let kept = !addresses.is_empty() && !released && !renewed;
+                if matches!(world.want, Want::NoTenant) {
+                    prop_assert!(let_go && *kind == Kind::Service, "{action:?}");
+                    continue;
+                }
+                if matches!(world.want, Want::TenantDeleted) && !retain {
+                    continue;
+                }
+                // Of a deleted Tenant it is the record that keeps it.
+                let nobodys = matches!(world.want, Want::TenantDeleted) && !recorded;
+                let kept = !addresses.is_empty() && !released && !renewed && !nobodys;
                 prop_assert!(*kind != Kind::Service || !kept, "{addresses:?} is kept: {action:?}");
             }
             if matches!(world.want, Want::Unknown) {
@@ -233,7 +258,11 @@ proptest! {
                 prop_assert_eq!(answer.generation, *generation);
             }
             Want::Deleted | Want::Absent { .. } => prop_assert!(world.model.gone),
-            Want::Unknown => {}
+            Want::TenantDeleted => {
+                prop_assert!(world.model.gone && has_departed(&world.model.observed));
+                prop_assert!(retain || world.model.observed.is_empty());
+            }
+            Want::Unknown | Want::NoTenant => {}
         }
     }
 
@@ -255,7 +284,7 @@ proptest! {
             let pinned = pinned.is_some_and(|it| it.object.shape.steering.pin.iter().any(known_ip));
             let breaks_identity = match &event {
                 Event::Wants(service) => service.families != [IpFamily::V4],
-                Event::Deletes | Event::GoesAbsent => true,
+                Event::Deletes | Event::GoesAbsent | Event::TenantDeleted | Event::NoTenant => true,
                 // Somebody has to remember it.
                 Event::VanishesRecord => !given && !pinned,
                 Event::VanishesService => !recorded,

@@ -87,7 +87,7 @@ impl Model {
         })
     }
 
-    fn write(&mut self, write: &Write) {
+    pub(super) fn write(&mut self, write: &Write) {
         let id = self.id.clone();
         match write {
             Write::StripService { uid, shape } => {

@@ -110,3 +110,63 @@ fn hostile_09_who_came_with_a_certificate_of_a_former_authority_goes_unless_it_w
         assert!(tenants.open(&acme(), by(8, 2), now).is_ok());
     }
 }
+
+#[test]
+fn another_tenant_of_the_same_name_begins_anew_and_the_formers_certificates_are_none_of_its() {
+    let of = |uid: &str| Admission {
+        uid: uid.into(),
+        cluster_uid: Some("c".into()),
+        ..Admission::default()
+    };
+    let (tenants, _) = hub(&[("acme", of("first"))]);
+    let now = Instant::now();
+    let mut agent = agent("c");
+    let key = ServiceKey::new("default", "backend");
+    agent.upsert(Key::Service(key.clone()), service());
+    let seat = tenants.open(&acme(), certificate(7), now).unwrap();
+    agent.connected(now);
+    talk(&mut agent, &seat).unwrap();
+    assert!(matches!(
+        tenants.wanted(&acme(), &key).0,
+        Wanted::Present(..)
+    ));
+
+    let deleting = Admission {
+        deleting: true,
+        ..of("first")
+    };
+    tenants.admit([(acme(), deleting)].into());
+    let Next::End(Ending::Refused(refused)) = seat.next(now) else {
+        panic!("its session ends");
+    };
+    assert_eq!(refused, Refused::Deleting(acme()));
+    assert!(refused.to_string().contains("is being deleted"));
+
+    // Deleted and made anew between two looks.
+    let until = Some(std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(9));
+    let next = Admission {
+        cluster_uid: None,
+        revoked: Arc::new(Revocations {
+            former_until: until,
+            ..Revocations::default()
+        }),
+        ..of("second")
+    };
+    tenants.admit([(acme(), next)].into());
+    assert!(matches!(tenants.wanted(&acme(), &key).0, Wanted::Unknown));
+    let refused = tenants.open(&acme(), certificate(7), now).map(drop);
+    assert!(
+        matches!(refused, Err(Refused::Revoked { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(tenants.not_earlier(&acme()), until);
+    let later = Credential {
+        not_before: until.unwrap(),
+        ..certificate(7)
+    };
+    let seat = tenants.open(&acme(), later, now).unwrap();
+    agent.disconnected();
+    let mut other = self::agent("another-cluster");
+    other.connected(now);
+    talk(&mut other, &seat).unwrap();
+}
