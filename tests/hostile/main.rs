@@ -20,5 +20,6 @@ mod resources;
 mod session_rules;
 mod snapshots;
 mod steering;
+mod stolen;
 mod transport;
 mod transport_http2;
