@@ -10,10 +10,16 @@
 )]
 
 mod attacker;
+mod evidence;
 mod framing;
 mod ground;
 mod identity;
+mod management;
+mod nodes;
+mod resources;
 mod session_rules;
 mod snapshots;
+mod steering;
+mod stolen;
 mod transport;
 mod transport_http2;

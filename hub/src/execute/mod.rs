@@ -12,6 +12,7 @@ mod tests;
 mod write;
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -240,6 +241,12 @@ impl<D: Desires> Executor<D> {
         let observed = Observed {
             health: self.desires.health(&id.tenant),
             barred: self.barred(id, want, policy),
+            taken: match want {
+                Want::Present { service, .. } => self
+                    .cache
+                    .taken_by_others(&id.tenant, &service.requested_ips),
+                _ => BTreeSet::new(),
+            },
             ..self.cache.observed(id)
         };
         let planned = plan(id, want, &observed, policy, now);

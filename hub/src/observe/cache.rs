@@ -164,6 +164,25 @@ impl Cache {
         judged
     }
 
+    /// Those of these addresses that are another tenant's load balancer's. One that is only parked is not: it goes to whoever
+    /// waits for it.
+    pub fn taken_by_others(&self, tenant: &TenantName, ips: &[IpAddr]) -> BTreeSet<IpAddr> {
+        if ips.is_empty() {
+            return BTreeSet::new();
+        }
+        let state = self.read();
+        let has = |holder: &TenantName, ip: &IpAddr| {
+            let all = state.tenants.get(holder).into_iter();
+            let mut in_use = all.flat_map(BTreeMap::values).filter(|it| !it.is_cut());
+            in_use.any(|it| frontends(it.service.as_deref()).contains(ip))
+        };
+        let taken = |ip: &&IpAddr| {
+            let mut others = state.claims.others_at(tenant, ip);
+            others.any(|holder| has(holder, ip))
+        };
+        ips.iter().filter(taken).copied().collect()
+    }
+
     /// The tenants whose nodes are to be judged again, because an address has become free or a load balancer's. Each is told
     /// once.
     pub fn take_disputed(&self) -> BTreeSet<TenantName> {
@@ -389,7 +408,8 @@ impl State {
                     .is_some_and(|seen| !seen.object.ingress.is_empty());
                 let changed = newer(&mut slot, seen);
                 if changed {
-                    self.claims.frontends(&before, &frontends(slot.as_deref()));
+                    self.claims
+                        .frontends(&id.tenant, &before, &frontends(slot.as_deref()));
                 }
                 observed.service = slot;
                 if changed && served && !was {
@@ -424,7 +444,7 @@ impl State {
                 let taken = observed.service.take_if(|seen| seen.uid == uid);
                 if taken.is_some() {
                     let before = frontends(taken.as_deref());
-                    self.claims.frontends(&before, &BTreeSet::new());
+                    self.claims.frontends(&id.tenant, &before, &BTreeSet::new());
                     observed.allocator_says = None;
                     observed.released = false;
                 }

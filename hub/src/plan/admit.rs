@@ -24,11 +24,16 @@ pub fn is_node_port(number: u16) -> bool {
     number >= LOWEST_NODE_PORT && !NODES_OWN_PORTS.contains(&number)
 }
 
-/// Looks at what is asked for. `known` are the addresses that the load balancer already has.
+/// The reason of a refusal that time may mend.
+pub(super) const IN_USE: &str = "AddressInUse";
+
+/// Looks at what is asked for. `known` are the addresses that the load balancer already has, `taken` those that another
+/// tenant's has.
 pub(super) fn admit(
     service: &Service,
     policy: &Policy,
     known: &BTreeSet<IpAddr>,
+    taken: &BTreeSet<IpAddr>,
 ) -> Result<(), Refusal> {
     let ports = service.ports.len();
     if let Some(most) = policy.nodes.quotas.ports_per_load_balancer
@@ -87,10 +92,15 @@ pub(super) fn admit(
             Some(_) => {}
         }
     }
-    requested(service, policy, known)
+    requested(service, policy, known, taken)
 }
 
-fn requested(service: &Service, policy: &Policy, known: &BTreeSet<IpAddr>) -> Result<(), Refusal> {
+fn requested(
+    service: &Service,
+    policy: &Policy,
+    known: &BTreeSet<IpAddr>,
+    taken: &BTreeSet<IpAddr>,
+) -> Result<(), Refusal> {
     const FIELD: &str = "spec.loadBalancerIP";
     let asked: Vec<IpFamily> = service.requested_ips.iter().map(IpFamily::of).collect();
     // An allocator takes a request for all of a Service's families or for the primary one.
@@ -127,6 +137,14 @@ fn requested(service: &Service, policy: &Policy, known: &BTreeSet<IpAddr>) -> Re
                     "the load balancer has {} and keeps it: for another address delete the Service and create it again",
                     known.join(" and ")
                 ),
+            ));
+        }
+        // The allocator would say so, too, and whose it is besides.
+        if known.is_empty() && taken.contains(ip) {
+            return Err(refuse(
+                FIELD,
+                IN_USE,
+                format!("{ip} is in use by another cluster: ask for another address, or for none"),
             ));
         }
     }

@@ -23,7 +23,7 @@ mod tests;
 mod unwanted;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -65,7 +65,8 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 pub const PATIENCE_AT_MOST: Duration = Duration::from_secs(60);
 /// The condition of a record of which only the address is left, for the tenant that may come back.
 const RESERVED: &str = "Reserved";
-/// How long a rejection of the API server's stands before the same request is tried again.
+/// How long a rejection of the API server's stands before the same request is tried again, and after which it is looked again
+/// whether an address that is asked for has become free.
 pub const REJECTION_STANDS: Duration = Duration::from_secs(60);
 
 /// The addresses of all nodes of a tenant, shared by the plans of all its Services.
@@ -260,6 +261,8 @@ pub struct Observed {
     pub health: Option<Arc<Verdicts>>,
     /// Which addresses of the tenant's nodes are somebody else's. None: nobody has looked.
     pub barred: Option<Arc<Barred>>,
+    /// Which of the addresses that are asked for another tenant's load balancer has.
+    pub taken: BTreeSet<IpAddr>,
     /// It is parked, and its time is up ([`Parking`]).
     pub released: bool,
 }

@@ -9,8 +9,8 @@ use berth_common::{
 };
 
 use super::{
-    Fitness, Nodes, Now, Observed, Plan, Policy, Rejection, Write, addresses,
-    admit::admit,
+    Fitness, Nodes, Now, Observed, Plan, Policy, REJECTION_STANDS, Rejection, Write, addresses,
+    admit::{IN_USE, admit},
     answer, backends, diff, health,
     state::{self, State},
 };
@@ -76,6 +76,9 @@ pub(super) fn plan(
     let rejection = standing_rejection(wish, observed, now).filter(|_| fault.is_some());
     if let Some(rejection) = rejection {
         plan.revisit_at(rejection.until);
+    }
+    if fault.as_ref().is_some_and(|it| it.why.reason == IN_USE) {
+        plan.revisit_at(now.instant + REJECTION_STANDS);
     }
     let service = match effective.as_deref() {
         Some(service) if observed.service.is_some() || rejection.is_none() => service,
@@ -145,6 +148,7 @@ pub(super) fn plan(
     }
     let state = state::of(
         service,
+        policy.allocator,
         &shape,
         seen,
         without_nodes,
@@ -182,7 +186,7 @@ fn fault(wish: &Wish<'_>, observed: &Observed, policy: &Policy, now: Now) -> Opt
         Err(refusal) => return Some(refusal.clone().into()),
     };
     let known = addresses::ips(&addresses::known(Some(wanted), policy, observed));
-    if let Err(refusal) = admit(wanted, policy, &known) {
+    if let Err(refusal) = admit(wanted, policy, &known, &observed.taken) {
         return Some(refusal.into());
     }
     let rejection = standing_rejection(wish, observed, now)?;

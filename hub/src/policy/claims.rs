@@ -38,8 +38,8 @@ pub struct Judged {
 pub struct Claims {
     /// In how many slices of which tenants an address stands.
     backends: BTreeMap<IpAddr, BTreeMap<TenantName, usize>>,
-    /// How many of the hub's Services have an address.
-    frontends: BTreeMap<IpAddr, usize>,
+    /// Whose Services have an address: each once for each Service.
+    frontends: BTreeMap<IpAddr, Vec<TenantName>>,
     /// Whose node an address is, also where no slice has it at the moment.
     claimed: BTreeMap<IpAddr, TenantName>,
     /// Who has a node with an address that is another's, or a load balancer's.
@@ -160,13 +160,20 @@ impl Claims {
         }
     }
 
-    /// A Service of the hub's has other addresses than before.
-    pub fn frontends(&mut self, before: &BTreeSet<IpAddr>, after: &BTreeSet<IpAddr>) {
+    /// A management Service of a tenant's has other addresses than before.
+    pub fn frontends(
+        &mut self,
+        tenant: &TenantName,
+        before: &BTreeSet<IpAddr>,
+        after: &BTreeSet<IpAddr>,
+    ) {
         if before == after {
             return;
         }
         for ip in after {
-            *self.frontends.entry(*ip).or_default() += 1;
+            let holders = self.frontends.entry(*ip);
+            let holders = holders.or_insert_with(|| Vec::with_capacity(1));
+            holders.push(tenant.clone());
             let in_slices = self.backends.get(ip).into_iter().flat_map(BTreeMap::keys);
             let holders: Vec<TenantName> = in_slices.chain(self.claimed.get(ip)).cloned().collect();
             for tenant in holders {
@@ -174,10 +181,24 @@ impl Claims {
             }
         }
         for ip in before {
-            if down(&mut self.frontends, ip) && !after.contains(ip) {
-                self.freed(ip);
+            let Entry::Occupied(mut holders) = self.frontends.entry(*ip) else {
+                continue;
+            };
+            let one = holders.get().iter().position(|holder| holder == tenant);
+            one.map(|at| holders.get_mut().swap_remove(at));
+            if holders.get().is_empty() {
+                holders.remove();
+                if !after.contains(ip) {
+                    self.freed(ip);
+                }
             }
         }
+    }
+
+    /// Which other tenants have a load balancer at this address.
+    pub fn others_at(&self, tenant: &TenantName, ip: &IpAddr) -> impl Iterator<Item = &TenantName> {
+        let holders = self.frontends.get(ip).into_iter().flatten();
+        holders.filter(move |holder| *holder != tenant)
     }
 
     /// Whether any tenant's nodes are to be judged again.
@@ -350,13 +371,13 @@ mod tests {
         assert_eq!(judge(&mut claims, "evil", &[A]), []);
         claims.backends(&tenant("evil"), &[], &[ip(A)]);
         let (none, given) = (BTreeSet::new(), BTreeSet::from([ip(A)]));
-        claims.frontends(&none, &given);
+        claims.frontends(&tenant("acme"), &none, &given);
         assert_eq!(claims.take_disputed(), [tenant("evil")].into());
         assert_eq!(
             judge(&mut claims, "evil", &[A]),
             [(ip(A), Unfit::LoadBalancer)]
         );
-        claims.frontends(&given, &none);
+        claims.frontends(&tenant("acme"), &given, &none);
         assert!(claims.is_disputed());
         assert_eq!(judge(&mut claims, "evil", &[A]), []);
     }

@@ -158,6 +158,12 @@ impl Program {
         other
     }
 
+    /// Where its admin port listens.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Gets a path of the admin port.
     pub async fn get(&self, path: &str) -> Result<(u16, String)> {
         http::get(&self.site.sandbox.control, self.netns, self.admin, path).await
