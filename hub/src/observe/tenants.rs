@@ -15,7 +15,7 @@ use kube::api::ObjectMeta;
 use tokio::sync::watch;
 
 use crate::{
-    api::{self, Credentials, ReclaimPolicy, Tenant, TenantStatus},
+    api::{self, ReclaimPolicy, Tenant, TenantStatus},
     health,
     objects::{RELEASE_HELD, service},
     plan::{Allocator, Annotations, Policy},
@@ -81,7 +81,9 @@ impl TenantFacts {
             uid: tenant.metadata.uid?,
             version,
             suspended: tenant.spec.suspended,
-            revoked: Arc::new(revocations(tenant.spec.credentials.unwrap_or_default())),
+            revoked: Arc::new(Revocations::from(
+                tenant.spec.credentials.unwrap_or_default(),
+            )),
             release_held: annotations
                 .get(RELEASE_HELD)
                 .is_some_and(|value| value == "true"),
@@ -154,15 +156,6 @@ fn quotas(spec: Option<&api::Quotas>) -> Quotas {
 
 /// What a range that cannot be read allows. No node port is that low.
 const NO_PORT: NodePorts = NodePorts { first: 0, last: 0 };
-
-/// The schema lets only serial numbers in; what got in otherwise names no certificate.
-fn revocations(credentials: Credentials) -> Revocations {
-    let serials = credentials.revoked_serials.iter();
-    Revocations {
-        not_before: credentials.not_before.map(|time| time.0.into()),
-        serials: serials.filter_map(|serial| serial.parse().ok()).collect(),
-    }
-}
 
 /// What no annotation can be called is left out: one of it would have the API server refuse every Service of the tenant.
 fn read_annotations(spec: api::Annotations) -> Annotations {

@@ -10,6 +10,8 @@ use berth_common::{
     tls::format_time,
 };
 
+use crate::api::Credentials;
+
 /// What a session's certificate says, as far as revocation and the change of authorities ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
@@ -73,6 +75,17 @@ pub enum Revoked {
     /// By its time.
     #[error("all that are valid from before {} were revoked", format_time(*.0))]
     Earlier(SystemTime),
+}
+
+/// The schema lets only serial numbers in; what got in otherwise names no certificate.
+impl From<Credentials> for Revocations {
+    fn from(credentials: Credentials) -> Self {
+        let serials = credentials.revoked_serials.iter();
+        Self {
+            not_before: credentials.not_before.map(|time| time.0.into()),
+            serials: serials.filter_map(|serial| serial.parse().ok()).collect(),
+        }
+    }
 }
 
 impl Revocations {
