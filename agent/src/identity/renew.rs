@@ -1,6 +1,6 @@
 //! Keeps the certificate good: at half of its life, or when the hub says that its authority changes, it asks the hub for another one, over the session's own connection where there is
 //! one, and puts it into the Secret and into use. Where that fails it tries again, tells people, and goes on with the old one to its last
-//! second; then only a join token helps.
+//! second; then only the grace of the hub's operator helps, or a join token.
 
 use std::{
     sync::Arc,
@@ -254,13 +254,21 @@ impl Renewer {
         }
     }
 
-    /// The certificate has ended: only a token helps, or somebody who puts another one into the Secret.
+    /// The certificate has ended: the hub gives another one for it where its operator allows that. Else only a token helps, or somebody who
+    /// puts another one into the Secret.
     async fn over(&mut self) {
+        if let Ok((stored, _)) = self.joiner.attempt().await {
+            return self.back(stored);
+        }
         let note = "the certificate has expired, and this cluster's load balancers stay as they are until there is another one: the \
                     hub's operator makes a token with `berth-hub token create`";
         warn!("{note}");
         self.tell(Notice::warning("CertificateExpired", note));
         let (stored, _) = self.joiner.obtain().await;
+        self.back(stored);
+    }
+
+    fn back(&mut self, stored: Stored) {
         if let Err(error) = self.adopt(&stored.held) {
             warn!("{error}");
         }

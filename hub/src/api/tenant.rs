@@ -38,6 +38,11 @@ pub struct TenantSpec {
     /// Which of the tenant's certificates are good no more. A session with one of them ends within a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
+    /// For so long after its certificate has expired the tenant's agent may get another one by itself, with the key of the expired one; without
+    /// it, or with 0, a cluster that was off for longer than its certificate lives needs a new join token. 90 days at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 7_776_000), extend("format" = "int32"))]
+    pub renew_grace_seconds: Option<u32>,
     /// The MetalLB pool (`IPAddressPool`) that new load balancers get their addresses from; without it MetalLB chooses
     /// among its pools. Addresses already given are not affected.
     #[serde(default, skip_serializing_if = "Option::is_none")]

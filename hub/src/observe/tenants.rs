@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::news;
 use crate::{
-    api::{self, Credentials, ReclaimPolicy, Tenant, TenantStatus},
+    api::{self, ReclaimPolicy, Tenant, TenantStatus},
     audit, health,
     objects::{CONFIRM_DELETION, FINALIZER, RELEASE_HELD, service},
     plan::{Allocator, Annotations, Policy},
@@ -103,7 +103,9 @@ impl TenantFacts {
             deleting: tenant.metadata.deletion_timestamp.is_some(),
             confirmed: is_true(&annotations, CONFIRM_DELETION),
             finalizers: tenant.metadata.finalizers.unwrap_or_default(),
-            revoked: Arc::new(revocations(tenant.spec.credentials.unwrap_or_default())),
+            revoked: Arc::new(Revocations::from(
+                tenant.spec.credentials.unwrap_or_default(),
+            )),
             release_held: is_true(&annotations, RELEASE_HELD),
             pool: tenant.spec.address_pool,
             class: tenant.spec.load_balancer_class,
@@ -180,16 +182,6 @@ fn quotas(spec: Option<&api::Quotas>) -> Quotas {
 
 /// What a range that cannot be read allows. No node port is that low.
 const NO_PORT: NodePorts = NodePorts { first: 0, last: 0 };
-
-/// The schema lets only serial numbers in; what got in otherwise names no certificate.
-fn revocations(credentials: Credentials) -> Revocations {
-    let serials = credentials.revoked_serials.iter();
-    Revocations {
-        not_before: credentials.not_before.map(|time| time.0.into()),
-        serials: serials.filter_map(|serial| serial.parse().ok()).collect(),
-        former_until: None,
-    }
-}
 
 /// What no annotation can be called is left out: one of it would have the API server refuse every Service of the tenant.
 fn read_annotations(spec: api::Annotations) -> Annotations {

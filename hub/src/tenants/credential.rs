@@ -10,6 +10,8 @@ use berth_common::{
     tls::format_time,
 };
 
+use crate::api::Credentials;
+
 /// What a session's certificate says, as far as revocation and the change of authorities ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
@@ -78,6 +80,18 @@ pub enum Revoked {
     /// It is another Tenant's.
     #[error("it is from before {}, of a Tenant of the same name that was deleted then", format_time(*.0))]
     Former(SystemTime),
+}
+
+/// The schema lets only serial numbers in; what got in otherwise names no certificate.
+impl From<Credentials> for Revocations {
+    fn from(credentials: Credentials) -> Self {
+        let serials = credentials.revoked_serials.iter();
+        Self {
+            not_before: credentials.not_before.map(|time| time.0.into()),
+            serials: serials.filter_map(|serial| serial.parse().ok()).collect(),
+            former_until: None,
+        }
+    }
 }
 
 impl Revocations {
