@@ -17,6 +17,7 @@ mod identity;
 mod management;
 mod nodes;
 mod resources;
+mod rights;
 mod session_rules;
 mod snapshots;
 mod steering;

@@ -5,7 +5,10 @@ use anyhow::Result;
 use berth_lab::{Seen, eventually};
 use berth_wire::v1;
 use k8s_openapi::api::core::v1::Service;
-use kube::api::{Patch, PatchParams};
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
 use prost::Message as _;
 use serde_json::{Value, json};
 
@@ -15,7 +18,7 @@ use crate::{
         session::Session,
     },
     evidence::Evidence,
-    ground::{Attack, SOON, programmed},
+    ground::{Attack, Ground, SOON, programmed},
     management::object_name,
 };
 
@@ -164,6 +167,62 @@ async fn hostile_61_external_ips_external_name_and_selector_have_no_field_and_ar
         "publishNotReadyAddresses",
     ] {
         assert!(there[field].is_null(), "{field} in {there}");
+    }
+    attack.answered().await
+}
+
+/// The agent has nothing to say them with: of a Service in a real cluster, by the real agent.
+#[tokio::test]
+async fn hostile_61_external_ips_and_selector_of_a_real_service_stay_in_its_cluster() -> Result<()>
+{
+    let lab = &Ground::get().await?.lab;
+    let tenant = lab.tenant("honest").await?;
+    let namespace = tenant.namespace().await?;
+    let attack = Attack::begin("61b", Evidence::none()).await?;
+    let spec = json!({
+        "type": "LoadBalancer",
+        "selector": { "app": "web" },
+        "ports": [{ "port": 80 }],
+        "externalIPs": ["198.51.100.7"],
+        "publishNotReadyAddresses": true,
+    });
+    let web = json!({ "apiVersion": "v1", "kind": "Service", "metadata": { "name": "web" }, "spec": spec });
+    tenant.apply_in(&namespace, &web.to_string()).await?;
+    tenant.await_ip(&namespace, "web").await?;
+    let object = attack.ground.service("honest", "web").await?;
+    let there = &object["spec"];
+    assert_eq!(there["ports"][0]["port"], 80, "{there}");
+    for field in ["externalIPs", "selector", "publishNotReadyAddresses"] {
+        assert!(there[field].is_null(), "{field} in {there}");
+    }
+    assert!(!object.to_string().contains("198.51.100.7"), "{object}");
+    let records = attack.ground.load_balancers("honest").await?;
+    assert_eq!(records.len(), 1);
+    let record = serde_json::to_string(&records)?;
+    assert!(!record.contains("198.51.100.7"), "{record}");
+
+    // As ExternalName it is no load balancer any more, and its name goes nowhere.
+    let name =
+        json!({ "spec": { "type": "ExternalName", "externalName": "metadata.google.internal" } });
+    let services: Api<Service> = Api::namespaced(tenant.client().await?, &namespace);
+    let patch = Patch::Merge(name);
+    services
+        .patch("web", &PatchParams::default(), &patch)
+        .await?;
+    let let_go = || async {
+        let left = attack.ground.load_balancers("honest").await;
+        match left.map_err(|error| Seen(format!("{error:#}")))?.len() {
+            0 => Ok(()),
+            left => Err(Seen(format!("{left} load balancers"))),
+        }
+    };
+    eventually(SOON, "it is let go", let_go).await?;
+    for object in attack.ground.all::<Service>("honest").await? {
+        assert_eq!(
+            object["spec"]["type"], "LoadBalancer",
+            "parked at most: {object}"
+        );
+        assert!(object["spec"]["externalName"].is_null(), "{object}");
     }
     attack.answered().await
 }

@@ -423,7 +423,7 @@ mod tests {
         let changed = read(|tenant| {
             tenant.metadata.annotations = Some([(CONFIRM_DELETION.into(), "true".into())].into());
             tenant.spec.suspended = true;
-            tenant.spec.credentials = Some(Credentials {
+            tenant.spec.credentials = Some(api::Credentials {
                 not_before: None,
                 revoked_serials: vec!["3F:09".into()],
             });

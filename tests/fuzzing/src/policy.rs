@@ -344,9 +344,13 @@ impl World {
         let mut seen = seen;
         seen.object.ingress = given.iter().copied().map(Ingress::Ip).collect();
         standing.given.extend(&given);
+        let tenant = &standing.id.tenant;
         standing.observed.service = Some(Arc::new(seen));
-        self.claims
-            .frontends(&before.into_iter().collect(), &given.into_iter().collect());
+        self.claims.frontends(
+            tenant,
+            &before.into_iter().collect(),
+            &given.into_iter().collect(),
+        );
     }
 
     /// Plans everything until nothing is left to do.
@@ -497,7 +501,11 @@ impl Standing {
             } => {
                 let gone = self.observed.service.take();
                 let before = gone.map_or(Vec::new(), |seen| ips(&seen.object.ingress));
-                claims.frontends(&before.into_iter().collect(), &Default::default());
+                claims.frontends(
+                    &id.tenant,
+                    &before.into_iter().collect(),
+                    &Default::default(),
+                );
             }
             Write::Delete {
                 kind: Kind::LoadBalancer,
