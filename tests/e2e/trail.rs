@@ -107,3 +107,117 @@ async fn what_operators_do_is_in_the_audit_log_and_on_their_own_stderr() -> Resu
     tenant.agent().restart().await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn a_policys_refusals_are_shown_before_it_is_applied_and_nothing_is_written() -> Result<()> {
+    let lab = Lab::start().await?;
+    let management = lab.management();
+    let (tenant, namespace) = tenant(&lab, "checked").await?;
+    tenant.apply_in(&namespace, &service("web", "")).await?;
+    tenant.await_ip(&namespace, "web").await?;
+    management
+        .kubectl(&[
+            "wait",
+            "loadbalancers",
+            "--all",
+            "-n",
+            "berth-checked",
+            "--for=condition=Programmed",
+            "--timeout=30s",
+        ])
+        .await?;
+    let file = |name: &str, spec: &str| -> Result<String> {
+        let path = lab.directory().join(format!("checked-{name}.yaml"));
+        let text = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: other}}\n---\napiVersion: berth.dev/v1alpha1\nkind: Tenant\nmetadata: \
+             {{name: checked}}\nspec: {spec}\n"
+        );
+        std::fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    let check = async |file: &str, output: &str| {
+        berth_hub(&lab, &["tenant", "check", "-f", file, "--output", output]).await
+    };
+    let before = get(management, &["tenant", "checked"]).await?;
+
+    let fits = file("fits", "{healthCheck: {mode: None}}")?;
+    let (code, said) = check(&fits, "table").await?;
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.starts_with("1 load balancers looked at, 0 of them touched"),
+        "{said}"
+    );
+
+    let narrow = "{healthCheck: {mode: None}, nodePortRange: 1024-1025, nodeCIDRs: [192.0.2.0/24]}";
+    let narrow = file("narrow", narrow)?;
+    let (code, said) = check(&narrow, "table").await?;
+    assert_eq!(code, 1, "{said}");
+    let row = said
+        .lines()
+        .find(|line| line.contains("NodePortOutOfRange"));
+    assert!(
+        row.is_some_and(
+            |row| row.contains(&format!("checked {namespace}/web")) && row.contains("refused")
+        ),
+        "{said}"
+    );
+    assert!(
+        said.contains("node left out") && said.contains("no node is left"),
+        "{said}"
+    );
+    let (code, said) = check(&narrow, "json").await?;
+    let json: Value = serde_json::from_str(&said)?;
+    assert_eq!((code, &json["loadBalancers"]), (1, &Value::from(1)));
+    assert_eq!(json["findings"][0]["already"], false);
+
+    for (name, spec, why) in [
+        (
+            "typo",
+            "{nodePortRang: 1-2}",
+            "spec.nodePortRang is no field",
+        ),
+        ("schema", "{nodeCIDRs: [nonsense]}", "would not be taken"),
+    ] {
+        let (code, said) = check(&file(name, spec)?, "table").await?;
+        assert_eq!(code, 2, "{said}");
+        assert!(said.contains(why), "{said}");
+    }
+    let (code, said) = check("/does/not/exist", "table").await?;
+    assert_eq!(code, 2, "{said}");
+
+    let after = get(management, &["tenant", "checked"]).await?;
+    assert_eq!(
+        before["metadata"]["generation"],
+        after["metadata"]["generation"]
+    );
+    assert_eq!(before["spec"], after["spec"]);
+    // What was foreseen comes to be.
+    management
+        .kubectl(&[
+            "apply",
+            "--server-side",
+            "--force-conflicts",
+            "-f",
+            &narrow,
+            "-n",
+            "default",
+        ])
+        .await?;
+    let kind = "berth.dev/Programmed";
+    eventually(SOON, "the Service is told", || async {
+        let object = get(&tenant, &["service", "web", "-n", &namespace])
+            .await
+            .map_err(|e| Seen(e.to_string()))?;
+        let conditions = object["status"]["conditions"].to_string();
+        match conditions.contains(kind) && conditions.contains("NodePortOutOfRange") {
+            true => Ok(()),
+            false => Err(Seen(conditions)),
+        }
+    })
+    .await?;
+    let (code, said) = check(&narrow, "table").await?;
+    assert_eq!(code, 0, "it is so already: {said}");
+    assert!(said.contains("refused already"), "{said}");
+    berth_hub_tenant(&lab, &["list"]).await?;
+    Ok(())
+}

@@ -86,7 +86,8 @@ pub struct TenantSpec {
     pub annotations: Option<Annotations>,
     /// What becomes of the address of a Service that the tenant deletes. `Delete`: it is anybody's after a while
     /// (`releaseAfterSeconds`). `Retain`: it is kept for a Service of the same namespace and name, until somebody deletes the
-    /// LoadBalancer here. Traffic stops at once in either case.
+    /// LoadBalancer here. Traffic stops at once in either case. When this Tenant is deleted, the same becomes of all that it has, and
+    /// what goes goes at once.
     #[serde(default)]
     pub reclaim_policy: ReclaimPolicy,
     /// For how long at least the address of a deleted Service is kept for one of the same namespace and name, unless somebody
@@ -236,7 +237,8 @@ pub struct TenantStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<CertificateStatus>,
     /// `Connected`: the tenant's agent has a session. `DeletionsHeld`: much is absent at once, and nothing of it is deleted.
-    /// `CertificateExpiring`: the agent's certificate should have been renewed long ago.
+    /// `CertificateExpiring`: the agent's certificate should have been renewed long ago. `Deleting`: the Tenant is being deleted, and this
+    /// is what is waited for.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

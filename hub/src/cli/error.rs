@@ -1,6 +1,6 @@
 //! How a command fails: one line that says what to do, and an exit code.
 
-use std::{error::Error, io};
+use std::{error::Error, io, path::PathBuf};
 
 use berth_common::{identity::TenantName, settings::SettingsError, tls::TlsError};
 
@@ -54,6 +54,12 @@ pub enum CliError {
          first run: berth-hub crds | kubectl apply --server-side -f -"
     )]
     OldSchema(&'static str),
+    /// A file cannot be used.
+    #[error("{path}: {why}", path = .0.display(), why = .1)]
+    File(PathBuf, String),
+    /// What is in it would not be taken.
+    #[error("the Tenant would not be taken: {0}")]
+    Refused(String),
     /// The hub could not start, or could not go on.
     #[error("{0:#}")]
     Service(anyhow::Error),
@@ -72,6 +78,8 @@ impl CliError {
             Self::Usage(_)
             | Self::Kubeconfig(_)
             | Self::Settings(_)
+            | Self::File(..)
+            | Self::Refused(_)
             | Self::Ca(CaError::Policy(_)) => 2,
             Self::Ca(_)
             | Self::NoTenant(_)

@@ -1,6 +1,7 @@
 //! `berth-hub tenant`: what an operator sees of tenants and decides about them, with the rights of the operator's own
 //! kubeconfig. It reads and writes `Tenant` objects; the hub does the rest, and each command says what that will be.
 
+mod check;
 mod delete;
 mod list;
 mod rebind;
@@ -70,6 +71,18 @@ pub enum TenantCommand {
     ///
     /// The serial number of a certificate: `berth-hub cert show FILE`. That of each session is in the hub's log.
     Revoke(revoke::RevokeArgs),
+    /// Show what a changed Tenant would refuse of what exists, before it is applied
+    ///
+    /// The file has the whole Tenant, as `kubectl replace` would take it: what is not in it counts as not set. The API server says whether it
+    /// would take it, and nothing is written. For each load balancer that does not fit: REFUSED, its present version serves on and its
+    /// tenant is told of the refusal; NODE LEFT OUT, it gets no traffic any more; ANNOTATION DROPPED. What is so under the policy of today
+    /// is marked `already`.
+    ///
+    /// Not seen: which addresses the hub knows to be the management cluster's own or another tenant's, for no Tenant opens those.
+    ///
+    /// Exit code 0: nothing more would be refused. 1: something would, or the cluster cannot be asked. 2: the file is not to be had, or the
+    /// API server would not take it.
+    Check(check::CheckArgs),
     /// Delete a tenant, with its load balancers; without --yes only show what would go
     ///
     /// Its session ends at once, its certificates and join tokens are good for nothing, its traffic stops. What becomes of the addresses is
@@ -89,6 +102,7 @@ pub(super) async fn run(
         TenantCommand::Suspend(arguments) => suspend::run(arguments, true, console).await,
         TenantCommand::Resume(arguments) => suspend::run(arguments, false, console).await,
         TenantCommand::Revoke(arguments) => revoke::run(arguments, console).await,
+        TenantCommand::Check(arguments) => check::run(arguments, console).await,
         TenantCommand::Delete(arguments) => delete::run(arguments, console).await,
     }
 }

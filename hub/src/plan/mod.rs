@@ -17,6 +17,7 @@ mod diff;
 mod health;
 mod parking;
 mod present;
+mod preview;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -54,6 +55,7 @@ pub use backends::{Fitness, check_node, denied};
 pub use brake::{brake, held_message};
 pub use parking::Parking;
 use present::Wish;
+pub use preview::{Effect, Foreseen, preview, preview_all};
 pub use unwanted::has_departed;
 
 /// How long something may be absent from a verified snapshot before it counts as deleted.

@@ -7,6 +7,7 @@ mod history;
 mod model;
 mod nodes;
 mod parked;
+mod preview;
 mod refusals;
 
 use std::{
