@@ -31,7 +31,7 @@ use crate::{
     listen::{self, Clients, ListenLimits, ListenMetrics},
     metrics::{AbsentLoadBalancers, SessionMetrics},
     objects::Id,
-    observe::{self, Cache, Directory},
+    observe::{self, Cache, Changes, Directory},
     plan::{Allocator, Want},
     release, serve,
     serving::Serving,
@@ -143,6 +143,8 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         client.clone(),
         tenants.clone(),
         directory.clone(),
+        cache.clone(),
+        work.clone(),
         certificates.clone(),
         started,
         stop.clone(),
@@ -332,7 +334,9 @@ fn first_session(now: SystemTime) -> u64 {
     seconds << 20
 }
 
-/// Keeps the admissions, and who is probed, in step with the `Tenant` objects.
+/// Keeps the admissions, and who is probed, in step with the `Tenant` objects; and has all that a tenant wants planned again when
+/// its policy has changed, also what was refused and of which nothing is there. A change costs what that one tenant costs: on
+/// a fleet's first connection every Tenant's status is written, and each of these is a change.
 async fn admit(
     directory: Arc<Directory>,
     tenants: Arc<Tenants>,
@@ -341,10 +345,26 @@ async fn admit(
 ) {
     directory.synced().await;
     let mut policies = health::ground::Policies::default();
+    let mut mark = u64::MAX;
     loop {
         let changed = directory.changed();
-        policies.take(&directory, &health);
-        tenants.admit(admissions(&directory));
+        match directory.changes(&mut mark) {
+            Changes::Many => {
+                policies.take(&directory, &health);
+                tenants.admit(admissions(&directory));
+                directory.all().keys().for_each(|name| tenants.replan(name));
+            }
+            Changes::Of(names) => {
+                for (name, replan) in names {
+                    let facts = directory.get(&name);
+                    policies.take_one(&name, facts.as_deref(), &health);
+                    tenants.admit_one(&name, facts.as_deref().map(admission));
+                    if replan {
+                        tenants.replan(&name);
+                    }
+                }
+            }
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = changed => {}
@@ -352,20 +372,22 @@ async fn admit(
     }
 }
 
-fn admissions(directory: &Directory) -> std::collections::BTreeMap<TenantName, Admission> {
-    let admission = |facts: &observe::TenantFacts| Admission {
+fn admission(facts: &observe::TenantFacts) -> Admission {
+    Admission {
         suspended: facts.suspended,
         cluster_uid: facts.status.cluster_uid.clone(),
         former_cluster: facts.status.former_cluster_uid.clone(),
         revoked: facts.revoked.clone(),
         allowed: facts.annotations.allowed.clone(),
         version: facts.version,
-    };
-    directory
-        .all()
-        .iter()
-        .map(|(name, facts)| (name.clone(), admission(facts)))
-        .collect()
+    }
+}
+
+fn admissions(directory: &Directory) -> std::collections::BTreeMap<TenantName, Admission> {
+    let all = directory.all();
+    let each =
+        |(name, facts): (&TenantName, &Arc<observe::TenantFacts>)| (name.clone(), admission(facts));
+    all.iter().map(each).collect()
 }
 
 /// What sessions touch becomes work.

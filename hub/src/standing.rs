@@ -1,6 +1,8 @@
 //! Keeps `status` of the `Tenant` objects: which cluster holds the identity, which agent, and whether it is connected. Good
 //! news is written at once, bad news only after it has lasted: a restart of agent or hub writes nothing.
 
+mod usage;
+
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -26,9 +28,10 @@ use crate::{
     api::{Tenant, TenantStatus},
     certificates::Certificates,
     objects::FIELD_MANAGER,
-    observe,
+    observe::{self, Cache},
     plan::held_message,
     tenants::{Standing, Tenants},
+    work::Work,
 };
 
 /// Bad news that goes away within this time is nobody's business.
@@ -225,17 +228,22 @@ pub async fn keep(
     client: Client,
     tenants: Arc<Tenants>,
     records: Arc<impl Records>,
+    cache: Arc<Cache>,
+    work: Arc<Work>,
     certificates: Arc<Certificates>,
     started: Instant,
     stop: CancellationToken,
 ) {
     let api: Api<Tenant> = Api::all(client);
     let mut seen: BTreeMap<TenantName, (Standing, Instant)> = BTreeMap::new();
+    let mut usages = usage::Usages::default();
     loop {
         let changed = tenants.changed();
         let moved = records.changed();
         let shown = certificates.changed();
-        tokio::pin!(changed, moved, shown);
+        let used = cache.used();
+        let throttling = work.throttling();
+        tokio::pin!(changed, moved, shown, used, throttling);
         let now = Instant::now();
         let standings = tenants.standings();
         let mut again = None;
@@ -260,6 +268,26 @@ pub async fn keep(
                 if !validity.left(SystemTime::now()).is_zero() {
                     again = earlier(again, Some(now + in_time));
                 }
+            }
+            let (message, look) = usage::throttled(work.throttled(&name, now), now);
+            stand(
+                &mut next.conditions,
+                "Throttled",
+                "ChangesWait",
+                message,
+                wall,
+            );
+            again = earlier(again, look);
+            // What the hub's objects say counts when all were seen, and who waits when the tenant has told what it wants.
+            if cache.is_synced() {
+                let mut found = usage::Found {
+                    usage: cache.usage(&name),
+                    tolerated: entry.0.complete.then(|| cache.tolerated(&name)),
+                };
+                if !entry.0.complete {
+                    found.usage.waiting = current.waiting as usize;
+                }
+                again = earlier(again, usages.put(&name, found, &mut next, (now, wall)));
             }
             if next != current {
                 let status = next;
@@ -291,6 +319,8 @@ pub async fn keep(
             () = &mut changed => {}
             () = &mut moved => {}
             () = &mut shown => {}
+            () = &mut used => {}
+            () = &mut throttling => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         tokio::select! {

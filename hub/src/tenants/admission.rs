@@ -27,6 +27,20 @@ pub struct Admission {
     pub version: u64,
 }
 
+impl Admission {
+    /// Takes over from what was known what this one cannot say: whose a binding was that was cleared by hand.
+    pub(super) fn remember(&mut self, before: Option<&Self>) {
+        let Some(before) = before else { return };
+        if before.version > self.version {
+            // Somebody else has told a newer version meanwhile.
+            self.clone_from(before);
+        } else if self.cluster_uid.is_none() && self.former_cluster.is_none() {
+            let former = before.cluster_uid.as_ref();
+            self.former_cluster = former.or(before.former_cluster.as_ref()).cloned();
+        }
+    }
+}
+
 /// Why a session may not be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {

@@ -132,28 +132,33 @@ impl Tenants {
         {
             let mut known = write(&self.admissions);
             for (name, admission) in &mut admissions {
-                // A binding that was cleared by hand, without a word of whose it was.
-                if let (None, None, Some(before)) = (
-                    &admission.cluster_uid,
-                    &admission.former_cluster,
-                    known.get(name),
-                ) {
-                    let former = before.cluster_uid.as_ref();
-                    admission.former_cluster = former.or(before.former_cluster.as_ref()).cloned();
-                }
+                admission.remember(known.get(name));
             }
             known.clone_from(&admissions);
         }
         for (name, state) in read(&self.tenants).iter() {
-            let mut state = lock(state);
-            match may_be(name, admissions.get(name), state.credentials()) {
-                Err(refused) => state.end(Ending::Refused(refused)),
-                Ok(admission) => {
-                    state.allow(&admission.allowed);
-                    state.rebind(name, admission);
+            apply(name, admissions.get(name), &mut lock(state));
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// What the `Tenant` object of this name says now; `None`: there is none any more.
+    pub fn admit_one(&self, name: &TenantName, admission: Option<Admission>) {
+        let admission = {
+            let mut known = write(&self.admissions);
+            match admission {
+                Some(mut admission) => {
+                    admission.remember(known.get(name));
+                    known.insert(name.clone(), admission.clone());
+                    Some(admission)
+                }
+                None => {
+                    known.remove(name);
+                    None
                 }
             }
-        }
+        };
+        self.with(name, |state| apply(name, admission.as_ref(), state));
         self.changed.notify_waiters();
     }
 
@@ -418,6 +423,17 @@ impl Tenants {
         let state = read(&self.tenants).get(tenant)?.clone();
         let mut state = lock(&state);
         Some(f(&mut state))
+    }
+}
+
+/// A tenant that lost its admission loses its session.
+fn apply(name: &TenantName, admission: Option<&Admission>, state: &mut State) {
+    match may_be(name, admission, state.credentials()) {
+        Err(refused) => state.end(Ending::Refused(refused)),
+        Ok(admission) => {
+            state.allow(&admission.allowed);
+            state.rebind(name, admission);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The planner against a model of the management cluster.
 
 mod annotations;
+mod enforced;
 mod health;
 mod history;
 mod model;
