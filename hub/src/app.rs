@@ -32,7 +32,7 @@ use crate::{
     listen::{self, Clients, ListenLimits, ListenMetrics},
     metrics::{AbsentLoadBalancers, SessionMetrics},
     objects::Id,
-    observe::{self, Cache, Directory, Former},
+    observe::{self, Cache, Changes, Directory, Former},
     plan::{Allocator, Want},
     release, serve,
     serving::Serving,
@@ -162,9 +162,13 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         client.clone(),
         tenants.clone(),
         directory.clone(),
-        certificates.clone(),
-        issuing.clone(),
-        departures.clone(),
+        standing::Sources {
+            cache: cache.clone(),
+            work: work.clone(),
+            certificates: certificates.clone(),
+            issuing: issuing.clone(),
+            departures: departures.clone(),
+        },
         started,
         stop.clone(),
     ));
@@ -382,7 +386,9 @@ fn first_session(now: SystemTime) -> u64 {
     seconds << 20
 }
 
-/// Keeps the admissions, and who is probed, in step with the `Tenant` objects.
+/// Keeps the admissions, and who is probed, in step with the `Tenant` objects; and has all that a tenant wants planned again when
+/// its policy has changed, also what was refused and of which nothing is there. A change costs what that one tenant costs: on
+/// a fleet's first connection every Tenant's status is written, and each of these is a change.
 async fn admit(
     directory: Arc<Directory>,
     former: Arc<Former>,
@@ -392,23 +398,43 @@ async fn admit(
 ) {
     tokio::join!(directory.synced(), former.synced());
     let mut policies = health::ground::Policies::default();
+    let mut mark = u64::MAX;
+    let mut noted = Box::pin(former.changed());
     loop {
-        let (changed, noted) = (directory.changed(), former.changed());
-        policies.take(&directory, &health);
-        tenants.admit(admissions(&directory, &former));
+        let changed = directory.changed();
+        match directory.changes(&mut mark) {
+            Changes::Many => {
+                policies.take(&directory, &health);
+                tenants.admit(admissions(&directory, &former));
+                directory.all().keys().for_each(|name| tenants.replan(name));
+            }
+            Changes::Of(names) => {
+                for (name, replan) in names {
+                    let facts = directory.get(&name);
+                    policies.take_one(&name, facts.as_deref(), &health);
+                    let admission = facts
+                        .as_deref()
+                        .map(|facts| admission(&name, facts, &former));
+                    tenants.admit_one(&name, admission);
+                    if replan {
+                        tenants.replan(&name);
+                    }
+                }
+            }
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = changed => {}
-            () = noted => {}
+            () = &mut noted => {
+                noted = Box::pin(former.changed());
+                tenants.admit(admissions(&directory, &former));
+            }
         }
     }
 }
 
-fn admissions(
-    directory: &Directory,
-    former: &Former,
-) -> std::collections::BTreeMap<TenantName, Admission> {
-    let admission = |name: &TenantName, facts: &observe::TenantFacts| Admission {
+fn admission(name: &TenantName, facts: &observe::TenantFacts, former: &Former) -> Admission {
+    Admission {
         suspended: facts.suspended,
         deleting: facts.deleting,
         uid: facts.uid.clone(),
@@ -423,12 +449,17 @@ fn admissions(
         },
         allowed: facts.annotations.allowed.clone(),
         version: facts.version,
+    }
+}
+
+fn admissions(
+    directory: &Directory,
+    former: &Former,
+) -> std::collections::BTreeMap<TenantName, Admission> {
+    let each = |(name, facts): (&TenantName, &Arc<observe::TenantFacts>)| {
+        (name.clone(), admission(name, facts, former))
     };
-    directory
-        .all()
-        .iter()
-        .map(|(name, facts)| (name.clone(), admission(name, facts)))
-        .collect()
+    directory.all().iter().map(each).collect()
 }
 
 /// What sessions touch becomes work.

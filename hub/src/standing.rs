@@ -2,6 +2,7 @@
 //! news is written at once, bad news only after it has lasted: a restart of agent or hub writes nothing.
 
 mod certificate;
+mod usage;
 
 use std::{
     collections::BTreeMap,
@@ -30,9 +31,10 @@ use crate::{
     certificates::Certificates,
     deletion::{DELETING, Departures},
     objects::FIELD_MANAGER,
-    observe,
+    observe::{self, Cache},
     plan::held_message,
     tenants::{Standing, Tenants},
+    work::Work,
 };
 
 /// Bad news that goes away within this time is nobody's business.
@@ -226,20 +228,40 @@ pub trait Records: Send + Sync {
     fn changed(&self) -> impl Future<Output = ()> + Send;
 }
 
+/// Whoever knows something that stands in a Tenant's status, beside its sessions.
+pub struct Sources {
+    /// What the tenant uses.
+    pub cache: Arc<Cache>,
+    /// Whether its changes wait.
+    pub work: Arc<Work>,
+    /// The certificates of those who came last.
+    pub certificates: Arc<Certificates>,
+    /// By whom they should be, where this hub issues any.
+    pub issuing: Option<Arc<Issuing>>,
+    /// How far its deletion has come.
+    pub departures: Arc<Departures>,
+}
+
 /// Runs until stopped. `started` is when this process began: a tenant that has not come yet is not missed before
 /// [`PATIENCE`] has passed since.
 pub async fn keep(
     client: Client,
     tenants: Arc<Tenants>,
     records: Arc<impl Records>,
-    certificates: Arc<Certificates>,
-    issuing: Option<Arc<Issuing>>,
-    departures: Arc<Departures>,
+    sources: Sources,
     started: Instant,
     stop: CancellationToken,
 ) {
+    let Sources {
+        cache,
+        work,
+        certificates,
+        issuing,
+        departures,
+    } = sources;
     let api: Api<Tenant> = Api::all(client);
     let mut seen: BTreeMap<TenantName, (Standing, Instant)> = BTreeMap::new();
+    let mut usages = usage::Usages::default();
     loop {
         let changed = tenants.changed();
         let moved = records.changed();
@@ -252,7 +274,9 @@ pub async fn keep(
             }
         };
         let left = departures.changed();
-        tokio::pin!(changed, moved, shown, exchanged, left);
+        let used = cache.used();
+        let throttling = work.throttling();
+        tokio::pin!(changed, moved, shown, exchanged, left, used, throttling);
         let wanted = issuing.as_ref().map(|issuing| issuing.wanted());
         let now = Instant::now();
         let standings = tenants.standings();
@@ -289,6 +313,26 @@ pub async fn keep(
             let (reason, message) = departures.condition(&name).unzip();
             let reason = reason.unwrap_or_default();
             stand(&mut next.conditions, DELETING, reason, message, wall);
+            let (message, look) = usage::throttled(work.throttled(&name, now), now);
+            stand(
+                &mut next.conditions,
+                "Throttled",
+                "ChangesWait",
+                message,
+                wall,
+            );
+            again = earlier(again, look);
+            // What the hub's objects say counts when all were seen, and who waits when the tenant has told what it wants.
+            if cache.is_synced() {
+                let mut found = usage::Found {
+                    usage: cache.usage(&name),
+                    tolerated: entry.0.complete.then(|| cache.tolerated(&name)),
+                };
+                if !entry.0.complete {
+                    found.usage.waiting = current.waiting as usize;
+                }
+                again = earlier(again, usages.put(&name, found, &mut next, (now, wall)));
+            }
             if next != current {
                 let status = next;
                 let claimed = status
@@ -321,6 +365,8 @@ pub async fn keep(
             () = &mut shown => {}
             () = &mut exchanged => {}
             () = &mut left => {}
+            () = &mut used => {}
+            () = &mut throttling => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         tokio::select! {

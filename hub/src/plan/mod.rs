@@ -46,11 +46,12 @@ use crate::{
         record::{ObservedRecord, StatusShape},
         service::{ObservedService, ServiceShape},
     },
-    policy::{Barred, Rules},
+    policy::{Barred, Rules, Said, Verdict},
 };
 
-pub use admit::is_node_port;
+pub use admit::{is_node_port, permitted};
 pub use annotations::Annotations;
+pub(crate) use answer::POLICY_VIOLATED;
 pub use backends::{Fitness, check_node, denied};
 pub use brake::{brake, held_message};
 pub use parking::Parking;
@@ -267,6 +268,30 @@ pub struct Observed {
     pub taken: BTreeSet<IpAddr>,
     /// It is parked, and its time is up ([`Parking`]).
     pub released: bool,
+    /// Whether the tenant's quotas have room for it.
+    pub room: Room,
+}
+
+/// Whether there is room for a load balancer in its tenant's quotas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// There is, or nobody has asked.
+    #[default]
+    Enough,
+    /// Not for what is wanted. What there is of it stays.
+    None(Refusal),
+    /// Not for what is there either: it goes.
+    Gone(Refusal),
+}
+
+impl From<Said> for Room {
+    fn from(said: Said) -> Self {
+        match said.verdict {
+            Verdict::Granted => Self::Enough,
+            Verdict::Refused(shortage) => Self::None(shortage.refusal()),
+            Verdict::Withdrawn(shortage) => Self::Gone(shortage.refusal()),
+        }
+    }
 }
 
 impl Observed {
@@ -370,12 +395,16 @@ pub struct Plan {
     pub answer: Option<Answer>,
     /// What is not wanted serves nobody (any more), and is not at the tenant's disposal: finalizers may go.
     pub gone: bool,
-    /// Nobody wants it, and only the Service is left, which keeps its address until it is released.
+    /// Only the Service is left, which keeps its address until it is released: nobody wants the load balancer, or it may not be.
     pub parked: bool,
+    /// With so many ports the Service is to be there, which takes that much of the tenant's quotas. None: nothing is to be there.
+    pub ports: Option<usize>,
     /// It is wanted, and waits for an address that the allocator does not give.
     pub starving: bool,
     /// Once this is written, another Service of the same name has taken over the load balancer.
     pub rebound: bool,
+    /// It is wanted, and cut all the same, because policy is enforced: the reason's word and sentence.
+    pub withdrawn: Option<(&'static str, String)>,
     /// Plan again at this time, even if nothing happens.
     pub revisit: Option<Instant>,
 }
@@ -383,6 +412,11 @@ pub struct Plan {
 impl Plan {
     fn act(&mut self, reason: &'static str, write: Write) {
         self.actions.push(Action { write, reason });
+    }
+
+    /// Plans again then, if it is given.
+    pub(crate) fn look_again(&mut self, at: Option<Instant>) {
+        at.into_iter().for_each(|at| self.revisit_at(at));
     }
 
     fn revisit_at(&mut self, at: Instant) {

@@ -31,6 +31,24 @@ pub struct Admission {
     pub version: u64,
 }
 
+impl Admission {
+    /// Takes over from what was known what this one cannot say: whose a binding was that was cleared by hand. Returns whether it is
+    /// of another object than the one of this name before.
+    pub(super) fn take(&mut self, before: Option<&Self>) -> bool {
+        let Some(before) = before else { return false };
+        if before.version > self.version {
+            // Somebody else has told a newer version meanwhile.
+            self.clone_from(before);
+        } else if before.uid != self.uid {
+            return true;
+        } else if self.cluster_uid.is_none() && self.former_cluster.is_none() {
+            let former = before.cluster_uid.as_ref();
+            self.former_cluster = former.or(before.former_cluster.as_ref()).cloned();
+        }
+        false
+    }
+}
+
 /// Why a session may not be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {

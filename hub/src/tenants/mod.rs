@@ -141,18 +141,8 @@ impl Tenants {
         {
             let mut known = write(&self.admissions);
             for (name, admission) in &mut admissions {
-                if known.get(name).is_some_and(|it| it.uid != admission.uid) {
+                if admission.take(known.get(name)) {
                     others.insert(name.clone());
-                    continue;
-                }
-                // A binding that was cleared by hand, without a word of whose it was.
-                if let (None, None, Some(before)) = (
-                    &admission.cluster_uid,
-                    &admission.former_cluster,
-                    known.get(name),
-                ) {
-                    let former = before.cluster_uid.as_ref();
-                    admission.former_cluster = former.or(before.former_cluster.as_ref()).cloned();
                 }
             }
             known.clone_from(&admissions);
@@ -167,13 +157,36 @@ impl Tenants {
             false
         });
         for (name, state) in read(&self.tenants).iter() {
-            let mut state = lock(state);
-            match may_be(name, admissions.get(name), state.credentials()) {
-                Err(refused) => state.end(Ending::Refused(refused)),
-                Ok(admission) => {
-                    state.allow(&admission.allowed);
-                    state.rebind(name, admission);
+            apply(name, admissions.get(name), &mut lock(state));
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// What the `Tenant` object of this name says now; `None`: there is none any more.
+    pub fn admit_one(&self, name: &TenantName, admission: Option<Admission>) {
+        let (admission, over) = {
+            let mut known = write(&self.admissions);
+            match admission {
+                Some(mut admission) => {
+                    let other = admission.take(known.get(name));
+                    known.insert(name.clone(), admission.clone());
+                    let deleted = || Refused::Deleting(name.clone());
+                    (Some(admission), other.then(deleted))
                 }
+                None => {
+                    known.remove(name);
+                    (None, Some(Refused::Unknown(name.clone())))
+                }
+            }
+        };
+        match over {
+            Some(why) => {
+                if let Some(state) = write(&self.tenants).remove(name) {
+                    lock(&state).end(Ending::Refused(why));
+                }
+            }
+            None => {
+                self.with(name, |state| apply(name, admission.as_ref(), state));
             }
         }
         self.changed.notify_waiters();
@@ -489,6 +502,17 @@ impl Tenants {
         let state = read(&self.tenants).get(tenant)?.clone();
         let mut state = lock(&state);
         Some(f(&mut state))
+    }
+}
+
+/// A tenant that lost its admission loses its session.
+fn apply(name: &TenantName, admission: Option<&Admission>, state: &mut State) {
+    match may_be(name, admission, state.credentials()) {
+        Err(refused) => state.end(Ending::Refused(refused)),
+        Ok(admission) => {
+            state.allow(&admission.allowed);
+            state.rebind(name, admission);
+        }
     }
 }
 
