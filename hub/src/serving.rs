@@ -101,7 +101,7 @@ impl Serving {
     /// them; files are somebody else's.
     pub fn trusts(&self, authority: &Authority) -> bool {
         let current = self.sessions.current();
-        let has = |key: &KeyId| current.authorities.iter().any(|it| it.key == Some(*key));
+        let has = |key: &KeyId| current.authorities.iter().any(|it| it.key_id == Some(*key));
         self.own.is_some() || authority.trusted().iter().all(has)
     }
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use berth_common::identity::CertificateFacts;
 use berth_lab::{Cluster, Seen, await_ip, eventually};
 use rcgen::KeyPair;
 use serde_json::Value;
@@ -220,6 +221,14 @@ async fn an_expired_certificate_is_renewed_where_its_tenant_allows_it_and_only_w
         (none.message(), 1)
     );
     set_grace(ground, "grace", 1).await?;
+    let ended = CertificateFacts::from_der(&expired)?.not_after;
+    eventually(SOON, "a grace of a second is over", || async {
+        match ended.elapsed() {
+            Ok(since) if since > Duration::from_secs(2) => Ok(()),
+            since => Err(Seen(format!("{since:?}"))),
+        }
+    })
+    .await?;
     let late = ask(&expired, &own()?).await?.unwrap_err();
     assert_eq!(
         (late.message(), refused("grace_over")?),

@@ -138,7 +138,7 @@ async fn an_authority_is_exchanged_under_streams_that_never_drop() -> Result<()>
         None,
         CA,
     )?;
-    let old_key = old.facts().key.context("no key id")?;
+    let old_key = old.facts().key_id.context("no key id")?;
     assert!(is_let_in(&hub, &old, old.bundle(), "turning").await?);
 
     // Away from before the beginning.
@@ -151,7 +151,7 @@ async fn an_authority_is_exchanged_under_streams_that_never_drop() -> Result<()>
     let said = status(ground)?;
     assert!(said.contains("step 2 of 3"), "{said}");
     let new = in_secret(ground, "tls.crt").await?;
-    let new_key = facts(&new)?.key.context("no key id")?;
+    let new_key = facts(&new)?.key_id.context("no key id")?;
     assert_ne!(new_key, old_key);
     await_authority(&cluster, new_key).await?;
 
@@ -268,7 +268,7 @@ async fn await_trust(cluster: &Cluster, authority: KeyId) -> Result<()> {
         let pem = kept(cluster, "ca.crt").await?;
         let all = certificates_from_pem(Path::new("ca.crt"), pem.as_bytes())
             .map_err(|error| Seen(error.to_string()))?;
-        match all.len() == 1 && facts(&pem)?.key == Some(authority) {
+        match all.len() == 1 && facts(&pem)?.key_id == Some(authority) {
             true => Ok(()),
             false => Err(Seen(pem)),
         }

@@ -69,7 +69,7 @@ pub struct CertificateFacts {
     /// The serial number.
     pub serial: Serial,
     /// The id that it gives its own key, as authorities do.
-    pub key: Option<KeyId>,
+    pub key_id: Option<KeyId>,
     /// The id of the key that signed it.
     pub signed_by: Option<KeyId>,
     /// Valid from.
@@ -105,7 +105,7 @@ impl CertificateFacts {
             subject: certificate.subject().to_string(),
             issuer: certificate.issuer().to_string(),
             serial: Serial::from_bytes(certificate.raw_serial()),
-            key: None,
+            key_id: None,
             signed_by: None,
             not_before: system_time(certificate.validity().not_before)?,
             not_after: system_time(certificate.validity().not_after)?,
@@ -141,7 +141,7 @@ impl CertificateFacts {
                 names.general_names.iter().for_each(|name| self.name(name));
             }
             ParsedExtension::BasicConstraints(constraints) => self.is_authority = constraints.ca,
-            ParsedExtension::SubjectKeyIdentifier(id) => self.key = KeyId::from_bytes(id.0),
+            ParsedExtension::SubjectKeyIdentifier(id) => self.key_id = KeyId::from_bytes(id.0),
             ParsedExtension::AuthorityKeyIdentifier(id) => {
                 let id = id.key_identifier.as_ref();
                 self.signed_by = id.and_then(|id| KeyId::from_bytes(id.0));

@@ -67,7 +67,7 @@ mod tests {
             subject: String::new(),
             issuer: String::new(),
             serial: Serial::from_bytes(&serial.to_be_bytes()),
-            key: None,
+            key_id: None,
             signed_by: None,
             not_before: made() - CLOCK_SKEW,
             not_after: made() + life,

@@ -223,7 +223,7 @@ fn key_ids<'a>(
 ) -> Result<Vec<KeyId>, CaError> {
     let mut ids = Vec::new();
     for certificate in certificates {
-        ids.extend(CertificateFacts::from_der(certificate)?.key);
+        ids.extend(CertificateFacts::from_der(certificate)?.key_id);
     }
     Ok(ids)
 }

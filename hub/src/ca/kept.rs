@@ -63,9 +63,9 @@ impl Kept {
     /// A new authority, as it is kept first.
     pub fn new(authority: &Authority) -> Self {
         Self {
-            certificate: authority.bundle().to_owned(),
+            certificate: joined(first(authority.bundle()).into_iter()),
             key: authority.key_pem(),
-            bundle: authority.bundle().to_owned(),
+            bundle: joined(blocks(authority.bundle())),
             next: None,
             previous: None,
             cross: None,
@@ -195,7 +195,7 @@ fn joined<'a>(blocks: impl Iterator<Item = &'a str>) -> String {
 fn key_id(pem: &str, place: &str) -> Result<KeyId, CaError> {
     let certificates = certificates_from_pem(Path::new(place), pem.as_bytes())?;
     let facts = CertificateFacts::from_der(&certificates[0])?;
-    facts.key.ok_or_else(|| CaError::Unusable {
+    facts.key_id.ok_or_else(|| CaError::Unusable {
         place: place.to_owned(),
         problem: "it names no key of its own (no subject key identifier)",
     })

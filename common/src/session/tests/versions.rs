@@ -54,6 +54,7 @@ fn rule_8_an_agent_of_the_release_before_features_tells_its_snapshot_without_a_t
 #[test]
 fn rule_8_an_agent_of_a_later_release_gets_the_version_and_features_that_both_know() {
     let mut pair = Pair::new();
+    pair.agent = pair.agent.renewing();
     pair.agent.upsert(Key::Service(key("a")), service(30_001));
     pair.connect();
     let mut hello = pair.agent.next_message(pair.now).unwrap();
@@ -71,6 +72,7 @@ fn rule_8_an_agent_of_a_later_release_gets_the_version_and_features_that_both_kn
 #[test]
 fn rule_8_a_hub_of_the_release_before_features_is_told_the_snapshot_at_once() {
     let mut pair = Pair::new();
+    pair.agent = pair.agent.renewing();
     pair.agent.upsert(Key::Service(key("a")), service(30_001));
     pair.connect();
     let hello = pair.agent.next_message(pair.now).unwrap();
@@ -257,6 +259,7 @@ fn only_an_agent_that_keeps_its_certificate_is_asked_to_renew_it() {
     let within = Duration::from_secs(40);
     let mut files = Pair::new();
     files.connect();
+    files.settle();
     files.hub.reissue(within);
     files.settle();
     assert_eq!((files.hub.renews(), asked(&files)), (false, 0));
@@ -264,6 +267,7 @@ fn only_an_agent_that_keeps_its_certificate_is_asked_to_renew_it() {
     let mut own = Pair::new();
     own.agent = own.agent.renewing();
     own.connect();
+    own.settle();
     own.hub.reissue(within);
     own.settle();
     assert!(own.hub.renews() && own.events.contains(&Event::Reissue { within }));

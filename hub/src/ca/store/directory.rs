@@ -44,7 +44,7 @@ pub(super) fn read_authority(directory: &Path) -> Result<Kept, CaError> {
     };
     let bundle = read(directory, "ca.crt")?.ok_or_else(|| missing("ca.crt"))?;
     let kept = Kept {
-        certificate: kept::first(&bundle).unwrap_or(&bundle).to_owned(),
+        certificate: kept::first(&bundle).map_or_else(|| bundle.clone(), |it| format!("{it}\n")),
         key: read(directory, "ca.key")?.ok_or_else(|| missing("ca.key"))?,
         bundle,
         next: read(directory, "next.crt")?.zip(read(directory, "next.key")?),

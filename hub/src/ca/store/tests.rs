@@ -48,7 +48,10 @@ fn rotation() -> [Kept; 4] {
 fn signs_and_trusts(kept: &Kept) -> (String, Vec<String>) {
     let authority = kept.authority(None, NAMED).unwrap();
     let keys = authority.trusted().iter().map(ToString::to_string);
-    (authority.facts().key.unwrap().to_string(), keys.collect())
+    (
+        authority.facts().key_id.unwrap().to_string(),
+        keys.collect(),
+    )
 }
 
 #[test]

@@ -81,7 +81,7 @@ impl Look {
         Ok(Self {
             stage: kept.stage(&text)?,
             keys: Keys {
-                signer: authority.facts().key,
+                signer: authority.facts().key_id,
                 previous: kept.previous_key(&text)?,
             },
             reports: tenants.iter().filter_map(report).collect(),
@@ -219,7 +219,7 @@ async fn act(
         Step::Publish => {
             let authority = look.kept.authority(None, &text)?;
             let (next, cross) = authority.succeed(lifetime, now)?;
-            let key = next.facts().key;
+            let key = next.facts().key_id;
             let done = format!(
                 "made the authority {}: it is made known, and signs nothing yet",
                 key.map(|key| key.to_string()).unwrap_or_default()
