@@ -102,7 +102,8 @@ pub fn tenant(tenant: &TenantName, reason: &str, detail: &str) {
     write("tenant", &Subject::tenant(tenant), reason, detail);
 }
 
-/// A Service of a tenant is not to be had as the tenant wants it. Bounded like what the tenant's sessions cause.
+/// A Service of a tenant is not to be had as the tenant wants it, or a node receives no traffic. Bounded like what the tenant's
+/// sessions cause.
 pub fn service(tenant: &TenantName, reason: &str, detail: &str) {
     let who = Some(Who::Tenant(tenant.clone()));
     line("refusal", &Subject::tenant(tenant), who, reason, detail);

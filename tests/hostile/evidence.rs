@@ -6,9 +6,6 @@ use serde_json::Value;
 
 use crate::ground::{Attack, SOON};
 
-/// Whether the planner's refusals, which no session makes, have lines of the audit log.
-const PLANS_ARE_AUDITED: bool = false;
-
 /// A metric that counts it, and the word of the audit log for it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Evidence {
@@ -122,8 +119,8 @@ impl Evidence {
     /// A Service that can be read, and that the planner does not grant.
     pub(crate) const fn planned(reason: &'static str) -> Self {
         Self {
-            metric: None,
-            line: by_plan(reason),
+            metric: Some(("berth_services_refused_total", reason)),
+            line: Some(by_plan(reason)),
         }
     }
 
@@ -131,7 +128,7 @@ impl Evidence {
     pub(crate) const fn rejected(result: &'static str, reason: &'static str) -> Self {
         Self {
             metric: Some(("berth_management_writes_total", result)),
-            line: by_plan(reason),
+            line: Some(by_plan(reason)),
         }
     }
 
@@ -139,7 +136,7 @@ impl Evidence {
     pub(crate) const fn node(label: &'static str) -> Self {
         Self {
             metric: Some(("berth_node_addresses_refused_total", label)),
-            line: by_plan("AddressNotAllowed"),
+            line: Some(by_plan("AddressNotAllowed")),
         }
     }
 
@@ -187,13 +184,12 @@ impl Evidence {
     }
 }
 
-const fn by_plan(reason: &'static str) -> Option<Line> {
-    let line = Line {
+const fn by_plan(reason: &'static str) -> Line {
+    Line {
         event: "refusal",
         reason,
         of_peer: false,
-    };
-    if PLANS_ARE_AUDITED { Some(line) } else { None }
+    }
 }
 
 /// The lines of the audit log with this text. All of them are JSON, though the log is text.

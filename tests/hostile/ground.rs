@@ -125,9 +125,14 @@ impl Ground {
 impl Attack {
     /// Before an attack of this name: who attacks, and who must not notice.
     pub(crate) async fn begin(name: &str, evidence: Evidence) -> Result<Self> {
+        Self::begin_with(name, evidence, "").await
+    }
+
+    /// The same with this in the attacker's Tenant from the start, so that the hub knows it with the tenant.
+    pub(crate) async fn begin_with(name: &str, evidence: Evidence, spec: &str) -> Result<Self> {
         let ground = Ground::get().await?;
         let tenant = format!("mallory-{name}");
-        ground.admit(&tenant, "").await?;
+        ground.admit(&tenant, spec).await?;
         let neighbour = Neighbour::start(ground, &format!("neighbour-{name}")).await?;
         let number = ADDRESSES.fetch_add(1, Ordering::Relaxed);
         Ok(Self {

@@ -171,7 +171,6 @@ fn tries() -> Vec<Try> {
         ),
         ("GET", "/apis/coordination.k8s.io/v1/leases", Value::Null),
         ("DELETE", "/api/v1/namespaces/default", Value::Null),
-        ("GET", "/api/v1/namespaces", Value::Null),
         (
             "PUT",
             "/api/v1/namespaces/default/services/kubernetes",
@@ -258,6 +257,7 @@ async fn least_privilege_of_the_agent() -> Result<()> {
         ("PATCH", "/api/v1/nodes/acme-1", labels.clone()),
         ("PATCH", "/api/v1/nodes/acme-1/status", labels.clone()),
         ("DELETE", "/api/v1/nodes", Value::Null),
+        ("GET", "/api/v1/namespaces", Value::Null),
         ("GET", "/api/v1/namespaces/default", Value::Null),
         (
             "DELETE",
@@ -314,12 +314,7 @@ async fn least_privilege_of_the_hub() -> Result<()> {
         (WRITE, "/services/status", "default", ""),
         (READ, "/nodes", "", ""),
         (WRITE, "/nodes", "", ""),
-        (
-            "get list watch update delete deletecollection",
-            "/namespaces",
-            "",
-            "",
-        ),
+        ("get update delete deletecollection", "/namespaces", "", ""),
         (READ, "/endpoints", "default", ""),
         (WRITE, "/endpoints", "default", ""),
         (

@@ -93,9 +93,8 @@ async fn hostile_38_a_snapshot_without_a_true_end_deletes_nothing() -> Result<()
 #[tokio::test]
 async fn hostile_39_an_empty_snapshot_after_500_services_is_held() -> Result<()> {
     const SERVICES: usize = 500;
-    let mut attack = Attack::begin("39", Evidence::held()).await?;
     let class = ", loadBalancerClass: example.com/nobody";
-    attack.ground.admit(&attack.tenant, class).await?;
+    let mut attack = Attack::begin_with("39", Evidence::held(), class).await?;
     let mut resources = vec![node("n1")];
     resources.extend((0..SERVICES).map(|n| service(&format!("s-{n}"), 1, 80)));
     let mut session = attack.session(&resources).await?;

@@ -46,8 +46,7 @@ const OPEN: &str = ", annotations: {allowed: [\"metallb.io/*\", \"metallb.univer
 #[tokio::test]
 async fn hostile_57_annotations_that_steer_metallb_are_stripped_and_what_is_served_stays()
 -> Result<()> {
-    let attack = Attack::begin("57", Evidence::message()).await?;
-    attack.ground.admit(&attack.tenant, OPEN).await?;
+    let attack = Attack::begin_with("57", Evidence::message(), OPEN).await?;
     let (_, theirs, _) = attack.neighbour();
     let mut session = attack.session(&[node("n1")]).await?;
     annotated(&mut session, 1, &[("example.com/owner", "me")]).await?;
@@ -81,8 +80,7 @@ async fn hostile_57_annotations_that_steer_metallb_are_stripped_and_what_is_serv
 
 #[tokio::test]
 async fn hostile_59_what_is_a_clouds_or_kubernetes_own_is_stripped() -> Result<()> {
-    let attack = Attack::begin("59a", Evidence::message()).await?;
-    attack.ground.admit(&attack.tenant, OPEN).await?;
+    let attack = Attack::begin_with("59a", Evidence::message(), OPEN).await?;
     let mut session = attack.session(&[node("n1")]).await?;
     let never = [
         (
@@ -258,11 +256,8 @@ async fn smuggled(attack: &Attack, what: &Value) -> Result<Value> {
 #[tokio::test]
 async fn hostile_58_an_address_that_another_tenant_has_is_refused_and_stays_with_it() -> Result<()>
 {
-    let attack = Attack::begin("58a", Evidence::planned("AddressInUse")).await?;
-    attack
-        .ground
-        .admit(&attack.tenant, ", requestableIPs: [\"10.66.0.0/22\"]")
-        .await?;
+    let may = ", requestableIPs: [\"10.66.0.0/22\"]";
+    let attack = Attack::begin_with("58a", Evidence::planned("AddressInUse"), may).await?;
     let (tenant, theirs, _) = attack.neighbour();
     let theirs_before = attack.ground.standing(&tenant).await?;
     let mut session = attack.session(&[node("n1")]).await?;
@@ -296,11 +291,8 @@ async fn hostile_58_an_address_that_another_tenant_has_is_refused_and_stays_with
 
 #[tokio::test]
 async fn hostile_58_an_address_that_the_operator_lets_nobody_ask_for_is_refused() -> Result<()> {
-    let attack = Attack::begin("58b", Evidence::planned("AddressNotAllowed")).await?;
-    attack
-        .ground
-        .admit(&attack.tenant, ", requestableIPs: [\"10.66.3.0/24\"]")
-        .await?;
+    let may = ", requestableIPs: [\"10.66.3.0/24\"]";
+    let attack = Attack::begin_with("58b", Evidence::planned("AddressNotAllowed"), may).await?;
     let mut session = attack.session(&[node("n1"), service("web", 1, 80)]).await?;
     programmed(&mut session, "web", 1).await?;
     let before = attack.standing().await?;
@@ -350,11 +342,9 @@ fn asking(name: &str, generation: u64, address: &str) -> v1::Resource {
 /// Its Services are of a class that no allocator serves, but for this test.
 #[tokio::test]
 async fn hostile_63_what_can_be_no_address_is_not_relayed_and_the_rest_is() -> Result<()> {
-    let attack = Attack::begin("63", Evidence::planned("Internal")).await?;
+    let class = ", loadBalancerClass: example.com/mad";
+    let attack = Attack::begin_with("63", Evidence::planned("Internal"), class).await?;
     let (ground, tenant) = (attack.ground, attack.tenant.as_str());
-    ground
-        .admit(tenant, ", loadBalancerClass: example.com/mad")
-        .await?;
     let mut session = attack.session(&[node("n1"), service("web", 1, 80)]).await?;
     let made = || async {
         let found = ground.service(tenant, "web").await;

@@ -23,6 +23,7 @@ pub use places::Calls;
 
 use super::{Object, Slot};
 use crate::{
+    audit,
     objects::{Id, Kind, backend_slice::ObservedSlice, name, service::ObservedService},
     plan::{Nodes, Observed, Rejection, Seen},
     policy::{Claims, Judged, Ledger, Rules},
@@ -169,7 +170,9 @@ impl Cache {
         }
         let judged = self.write().claims.judge(tenant, nodes, rules);
         for (ip, unfit) in &judged.news {
-            info!(%tenant, reason = unfit.label(), "a node's address receives no traffic: {}", unfit.explain(ip));
+            let why = unfit.explain(ip);
+            info!(%tenant, reason = unfit.label(), "a node's address receives no traffic: {why}");
+            audit::service(tenant, unfit.reason(), &why);
         }
         judged
     }

@@ -160,7 +160,6 @@ pub(super) fn plan(
     }
     let state = state::of(
         service,
-        policy.allocator,
         &shape,
         seen,
         without_nodes,
@@ -168,6 +167,7 @@ pub(super) fn plan(
         observed,
         now,
     );
+    let state = state::stray_hostname(seen, policy.allocator).unwrap_or(state);
     let serving = state == State::Serving;
     let last = match fault.is_some() && is_let_in(id, wish, observed, policy) {
         true => answer::Last::Same,

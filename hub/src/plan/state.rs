@@ -26,7 +26,6 @@ pub(super) enum State {
 
 pub(super) fn of(
     service: &Service,
-    allocator: Allocator,
     desired: &ServiceShape,
     seen: &Seen<ObservedService>,
     without_nodes: Option<Reason>,
@@ -42,13 +41,6 @@ pub(super) fn of(
         };
     }
     let given = ips(ingress);
-    let hostname = |it: &Ingress| match it {
-        Ingress::Hostname(name) if allocator == Allocator::MetalLb => Some(name.clone()),
-        _ => None,
-    };
-    if let Some(name) = ingress.iter().find_map(hostname) {
-        return State::Impossible(name);
-    }
     let odd = |ip: &&IpAddr| !service.families.contains(&IpFamily::of(ip)) || !is_unicast(ip);
     if let Some(ip) = given.iter().find(odd) {
         return State::Impossible(ip.to_string());
@@ -64,6 +56,16 @@ pub(super) fn of(
         return State::Waiting(why);
     }
     State::Serving
+}
+
+/// The host name that was given by one who gives none.
+pub(super) fn stray_hostname(seen: &Seen<ObservedService>, allocator: Allocator) -> Option<State> {
+    let name = |it: &Ingress| match it {
+        Ingress::Hostname(name) => Some(name.clone()),
+        Ingress::Ip(_) => None,
+    };
+    let stray = seen.object.ingress.iter().find_map(name)?;
+    (allocator == Allocator::MetalLb).then_some(State::Impossible(stray))
 }
 
 /// Whether it waits for an address that is not to be had at present, so that others' parked ones may be what it lacks. MetalLB
