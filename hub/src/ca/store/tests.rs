@@ -58,7 +58,7 @@ fn signs_and_trusts(kept: &Kept) -> (String, Vec<String>) {
 fn a_rotation_changes_who_is_trusted_then_who_signs_then_who_is_trusted() {
     let [at_rest, published, switched, dropped] = rotation();
     let (old, trusted) = signs_and_trusts(&at_rest);
-    assert_eq!(trusted, [old.clone()]);
+    assert_eq!(trusted, std::slice::from_ref(&old));
     let (signer, trusted) = signs_and_trusts(&published);
     let new = trusted[1].clone();
     assert_eq!(
