@@ -52,6 +52,10 @@ install-deny: ## Install cargo-deny
 bench: packages lab-build ## Compare the time to an IP with MetalLB's own (ARGS: see docs/benchmarks.md)
 	$(CARGO) bench --package berth-wire --bench time_to_ip -- $(ARGS)
 
+.PHONY: bench-fairness
+bench-fairness: packages lab-build ## Compare the time to an IP alone and beside tenants that misbehave (ARGS: see docs/benchmarks.md)
+	$(CARGO) bench --package berth-wire --bench time_to_ip -- --only fairness $(ARGS)
+
 .PHONY: bench-session
 bench-session: packages lab-build ## Measure sessions with thousands of simulated agents (ARGS: see docs/benchmarks.md)
 	$(CARGO) bench --package berth-wire --bench session -- $(ARGS)
@@ -70,7 +74,7 @@ sim: ## Try to break the session engine with N schedules in virtual time (N=1000
 
 # cargo-fuzz is on PATH or said where; it takes a nightly compiler because libFuzzer's instrumentation does.
 .PHONY: fuzz
-fuzz: ## Search for input that breaks a target (T=wire, hub or agent; SECONDS=300)
+fuzz: ## Search for input that breaks a target (T=wire, hub, agent, names, csr or policy; SECONDS=300)
 	@$(CARGO) fuzz --version >/dev/null 2>&1 || { \
 	  echo "cargo-fuzz is not installed: rustup toolchain install nightly && cargo install --locked cargo-fuzz"; exit 1; }
 	mkdir -p fuzz/found/$(or $(T),hub)

@@ -106,6 +106,10 @@ async fn start(settings: &AgentSettings, stop: &CancellationToken) -> anyhow::Re
         version: VERSION.to_owned(),
         instance_id,
     });
+    let session = match source {
+        Source::Own(_) => session.renewing(),
+        Source::Files(_) => session,
+    };
     let index = Index::new(claims(settings), settings.node_address_type.clone());
     let broker = Broker::new(index, session, Arc::clone(&events), metrics.clone());
     registry

@@ -223,9 +223,11 @@ impl Broker {
                     self.metrics.session_up.set(1);
                     news.push(event);
                 }
-                Event::Synced | Event::Waiting { .. } | Event::Drain { .. } | Event::Ignored(_) => {
-                    news.push(event)
-                }
+                Event::Synced
+                | Event::Waiting { .. }
+                | Event::Reissue { .. }
+                | Event::Drain { .. }
+                | Event::Ignored(_) => news.push(event),
             }
         }
         self.wake(&state);

@@ -2,7 +2,16 @@
 //! in one run on the same lab. Figures, not assertions: a missed target is printed and is no failure. docs/benchmarks.md says how
 //! to read them.
 
+// The attacker of the hostile tests, who panics as tests do, and the simulated fleet of the sessions' bench: there is more of them
+// than is used here.
+#[allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#[path = "../../tests/hostile/attacker/mod.rs"]
+mod attacker;
 mod churn;
+mod fairness;
+#[allow(dead_code)]
+#[path = "../session/fleet.rs"]
+mod fleet;
 mod ground;
 mod numbers;
 mod phases;
@@ -19,6 +28,7 @@ use anyhow::Result;
 use clap::{Parser, ValueEnum};
 
 use churn::Churn;
+use fairness::Fairness;
 use ground::Ground;
 use report::Report;
 
@@ -40,6 +50,12 @@ struct Options {
     /// How many Services are present meanwhile.
     #[arg(long, default_value_t = 300)]
     present: usize,
+    /// How often each has its turn, when new Services are timed alone and beside tenants that misbehave.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// How many Services are timed in each turn.
+    #[arg(long, default_value_t = 30)]
+    each: usize,
     /// Measures nothing but that.
     #[arg(long)]
     only: Option<Phase>,
@@ -66,6 +82,8 @@ enum Phase {
     Burst,
     /// New ones beside another tenant's deletions.
     Churn,
+    /// New ones beside tenants that misbehave; by itself only.
+    Fairness,
 }
 
 #[tokio::main]
@@ -107,6 +125,14 @@ async fn measure(ground: &Ground, options: &Options) -> Result<Report> {
         churn
             .measure(ground, &options.log_filter, &mut report)
             .await?;
+    }
+    // Not beside the others: what it leaves would lengthen every list.
+    if options.only == Some(Phase::Fairness) {
+        let fairness = Fairness {
+            rounds: options.rounds,
+            each: options.each,
+        };
+        fairness.measure(ground, &mut report).await?;
     }
     Ok(report)
 }

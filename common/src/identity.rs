@@ -3,6 +3,7 @@
 //! It never trims, lower-cases, decodes or normalises: a URI is the canonical form byte for byte, or it is an error.
 
 mod certificate;
+mod key_id;
 mod name;
 mod serial;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod uri;
 use std::fmt;
 
 pub use certificate::{CertificateFacts, IdentityError, PeerCertificate, identity_of};
+pub use key_id::{KeyId, KeyIdError};
 pub use name::{AdminName, MAX_NAME_LENGTH, NameError, TenantName, TrustDomain};
 pub use serial::{Serial, SerialError};
 pub use uri::{MAX_URI_LENGTH, UriError};

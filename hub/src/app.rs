@@ -22,7 +22,7 @@ use tracing::{info, warn};
 
 use crate::{
     audit,
-    ca::{Authority, CaError, DEFAULT_AUTHORITY_LIFETIME, Issuing, store::Place},
+    ca::{Authority, CaError, DEFAULT_AUTHORITY_LIFETIME, Issuing, follow, store::Place},
     certificates::Certificates,
     cli::KubeArgs,
     deletion::{self, Departures, OrphanedLoadBalancers},
@@ -32,7 +32,7 @@ use crate::{
     listen::{self, Clients, ListenLimits, ListenMetrics},
     metrics::{AbsentLoadBalancers, SessionMetrics},
     objects::Id,
-    observe::{self, Cache, Directory, Former},
+    observe::{self, Cache, Changes, Directory, Former},
     plan::{Allocator, Want},
     release, serve,
     serving::Serving,
@@ -152,18 +152,27 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         directory.clone(),
         stop.clone(),
     ));
+    let place = place(&settings, &client);
+    let issuing = match &place {
+        Some(place) => Some(issuing(place, &settings).await?),
+        None => None,
+    };
     let certificates = Arc::new(Certificates::default());
     tasks.spawn(standing::keep(
         client.clone(),
         tenants.clone(),
         directory.clone(),
-        certificates.clone(),
-        departures.clone(),
+        standing::Sources {
+            cache: cache.clone(),
+            work: work.clone(),
+            certificates: certificates.clone(),
+            issuing: issuing.clone(),
+            departures: departures.clone(),
+        },
         started,
         stop.clone(),
     ));
 
-    let issuing = issuing(&settings, &client).await?;
     let tokens = Tokens::new(client.clone(), settings.enroll.tokens.clone());
     tasks.spawn(deletion::keep(
         deletion::Parts {
@@ -180,6 +189,16 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
     let serving = serving(&settings, issuing.clone())?;
     info!(certificate = %serving.sessions().health(SystemTime::now()), "the hub's certificate is there");
     tasks.spawn(serving.clone().keep(CERTIFICATES_EVERY));
+    if let (Some(place), Some(issuing)) = (place, &issuing) {
+        tasks.spawn(follow::follow(
+            place,
+            settings.trust_domain.clone(),
+            issuing.clone(),
+            serving.clone(),
+            tenants.clone(),
+            stop.clone(),
+        ));
+    }
 
     // Agents are let in when there is something to compare them with: before that, all would look unknown.
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -310,14 +329,18 @@ async fn client(settings: &HubSettings) -> anyhow::Result<Client> {
     Ok(cluster.client().await?)
 }
 
-/// The authority of the settings, if they name one. In a Secret it is made where there is none; of two hubs that do so at once,
+/// Where the authority is kept, if the settings name one.
+fn place(settings: &HubSettings, client: &Client) -> Option<Place> {
+    match (&settings.ca.secret, &settings.ca.dir) {
+        (Some(secret), _) => Some(Place::Secret(client.clone(), secret.clone())),
+        (None, Some(dir)) => Some(Place::Directory(dir.clone())),
+        (None, None) => None,
+    }
+}
+
+/// The authority. In a Secret it is made where there is none; of two hubs that do so at once,
 /// one is the first, and the other takes that one's.
-async fn issuing(settings: &HubSettings, client: &Client) -> anyhow::Result<Option<Arc<Issuing>>> {
-    let place = match (&settings.ca.secret, &settings.ca.dir) {
-        (Some(secret), _) => Place::Secret(client.clone(), secret.clone()),
-        (None, Some(dir)) => Place::Directory(dir.clone()),
-        (None, None) => return Ok(None),
-    };
+async fn issuing(place: &Place, settings: &HubSettings) -> anyhow::Result<Arc<Issuing>> {
     let domain = &settings.trust_domain;
     let authority = match place.authority(Some(domain)).await {
         Err(CaError::NotFound { .. }) if settings.ca.secret.is_some() => {
@@ -334,10 +357,7 @@ async fn issuing(settings: &HubSettings, client: &Client) -> anyhow::Result<Opti
         }
         other => other?,
     };
-    Ok(Some(Arc::new(Issuing::new(
-        authority,
-        settings.ca.lifetime,
-    ))))
+    Ok(Arc::new(Issuing::new(authority, settings.ca.lifetime)))
 }
 
 fn serving(settings: &HubSettings, issuing: Option<Arc<Issuing>>) -> anyhow::Result<Serving> {
@@ -366,7 +386,9 @@ fn first_session(now: SystemTime) -> u64 {
     seconds << 20
 }
 
-/// Keeps the admissions, and who is probed, in step with the `Tenant` objects.
+/// Keeps the admissions, and who is probed, in step with the `Tenant` objects; and has all that a tenant wants planned again when
+/// its policy has changed, also what was refused and of which nothing is there. A change costs what that one tenant costs: on
+/// a fleet's first connection every Tenant's status is written, and each of these is a change.
 async fn admit(
     directory: Arc<Directory>,
     former: Arc<Former>,
@@ -376,23 +398,43 @@ async fn admit(
 ) {
     tokio::join!(directory.synced(), former.synced());
     let mut policies = health::ground::Policies::default();
+    let mut mark = u64::MAX;
+    let mut noted = Box::pin(former.changed());
     loop {
-        let (changed, noted) = (directory.changed(), former.changed());
-        policies.take(&directory, &health);
-        tenants.admit(admissions(&directory, &former));
+        let changed = directory.changed();
+        match directory.changes(&mut mark) {
+            Changes::Many => {
+                policies.take(&directory, &health);
+                tenants.admit(admissions(&directory, &former));
+                directory.all().keys().for_each(|name| tenants.replan(name));
+            }
+            Changes::Of(names) => {
+                for (name, replan) in names {
+                    let facts = directory.get(&name);
+                    policies.take_one(&name, facts.as_deref(), &health);
+                    let admission = facts
+                        .as_deref()
+                        .map(|facts| admission(&name, facts, &former));
+                    tenants.admit_one(&name, admission);
+                    if replan {
+                        tenants.replan(&name);
+                    }
+                }
+            }
+        }
         tokio::select! {
             () = stop.cancelled() => return,
             () = changed => {}
-            () = noted => {}
+            () = &mut noted => {
+                noted = Box::pin(former.changed());
+                tenants.admit(admissions(&directory, &former));
+            }
         }
     }
 }
 
-fn admissions(
-    directory: &Directory,
-    former: &Former,
-) -> std::collections::BTreeMap<TenantName, Admission> {
-    let admission = |name: &TenantName, facts: &observe::TenantFacts| Admission {
+fn admission(name: &TenantName, facts: &observe::TenantFacts, former: &Former) -> Admission {
+    Admission {
         suspended: facts.suspended,
         deleting: facts.deleting,
         uid: facts.uid.clone(),
@@ -407,12 +449,17 @@ fn admissions(
         },
         allowed: facts.annotations.allowed.clone(),
         version: facts.version,
+    }
+}
+
+fn admissions(
+    directory: &Directory,
+    former: &Former,
+) -> std::collections::BTreeMap<TenantName, Admission> {
+    let each = |(name, facts): (&TenantName, &Arc<observe::TenantFacts>)| {
+        (name.clone(), admission(name, facts, former))
     };
-    directory
-        .all()
-        .iter()
-        .map(|(name, facts)| (name.clone(), admission(name, facts)))
-        .collect()
+    directory.all().iter().map(each).collect()
 }
 
 /// What sessions touch becomes work.

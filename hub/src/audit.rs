@@ -39,7 +39,8 @@ static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
 /// Whom a line is about, as far as that is known.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Subject<'a> {
-    /// Where the peer comes from. Lines without one are an operator's or the hub's own doing, and are always written.
+    /// Where the peer comes from. Lines without one are an operator's or the hub's own doing, and are always written, but for
+    /// refusals.
     pub peer: Option<SocketAddr>,
     /// The tenant that its certificate names, or that an operator named.
     pub tenant: Option<&'a TenantName>,
@@ -109,6 +110,8 @@ pub fn service(tenant: &TenantName, reason: &str, detail: &str) {
 
 fn write(event: &'static str, subject: &Subject<'_>, reason: &str, detail: &str) {
     let who = match (subject.peer, subject.tenant) {
+        // What the hub refuses a tenant without a word from a peer, it refuses as often as the tenant likes.
+        (None, Some(tenant)) if event == "refusal" => Some(Who::Tenant(tenant.clone())),
         (None, _) => None,
         (Some(_), Some(tenant)) => Some(Who::Tenant(tenant.clone())),
         (Some(peer), None) => Some(Who::Address(address_key(peer.ip()))),

@@ -6,10 +6,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use berth_common::tls::{ServerTls, TlsError, TlsFiles, renewal};
+use berth_common::{
+    identity::KeyId,
+    tls::{ServerTls, TlsError, TlsFiles, renewal},
+};
 use tracing::{info, warn};
 
-use crate::ca::{CaError, Issuing};
+use crate::ca::{Authority, CaError, Issuing};
 
 /// A clock that was set back or forward is noticed within this time.
 const LOOK: Duration = Duration::from_secs(60);
@@ -92,6 +95,14 @@ impl Serving {
         self.enrollment.swap(cert, key, ca, now)?;
         self.sessions.swap(cert, key, ca, now)?;
         Ok(())
+    }
+
+    /// Whether certificates of all that this authority trusts are let in. What is issued here trusts them by itself, and is renewed with
+    /// them; files are somebody else's.
+    pub fn trusts(&self, authority: &Authority) -> bool {
+        let current = self.sessions.current();
+        let has = |key: &KeyId| current.authorities.iter().any(|it| it.key == Some(*key));
+        self.own.is_some() || authority.trusted().iter().all(has)
     }
 
     /// Keeps it good, for ever: looks at files this often, or renews what is issued here.

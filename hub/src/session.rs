@@ -172,7 +172,9 @@ fn status_of_refused(refused: &Refused) -> Status {
             status
         }
         Refused::Suspended(_) => Status::permission_denied(message),
-        Refused::Revoked { .. } => Status::unauthenticated(message),
+        Refused::Revoked { .. } | Refused::FormerAuthority { .. } => {
+            Status::unauthenticated(message)
+        }
         Refused::OtherCluster { .. } => Status::failed_precondition(message),
         Refused::ClusterUnknown { .. } => Status::unavailable(message),
         Refused::Leaving => Status::unavailable(message),

@@ -1,6 +1,9 @@
 //! Keeps `status` of the `Tenant` objects: which cluster holds the identity, which agent, and whether it is connected. Good
 //! news is written at once, bad news only after it has lasted: a restart of agent or hub writes nothing.
 
+mod certificate;
+mod usage;
+
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -24,12 +27,14 @@ use tracing::warn;
 
 use crate::{
     api::{Tenant, TenantStatus},
+    ca::Issuing,
     certificates::Certificates,
     deletion::{DELETING, Departures},
     objects::FIELD_MANAGER,
-    observe,
+    observe::{self, Cache},
     plan::held_message,
     tenants::{Standing, Tenants},
+    work::Work,
 };
 
 /// Bad news that goes away within this time is nobody's business.
@@ -223,25 +228,56 @@ pub trait Records: Send + Sync {
     fn changed(&self) -> impl Future<Output = ()> + Send;
 }
 
+/// Whoever knows something that stands in a Tenant's status, beside its sessions.
+pub struct Sources {
+    /// What the tenant uses.
+    pub cache: Arc<Cache>,
+    /// Whether its changes wait.
+    pub work: Arc<Work>,
+    /// The certificates of those who came last.
+    pub certificates: Arc<Certificates>,
+    /// By whom they should be, where this hub issues any.
+    pub issuing: Option<Arc<Issuing>>,
+    /// How far its deletion has come.
+    pub departures: Arc<Departures>,
+}
+
 /// Runs until stopped. `started` is when this process began: a tenant that has not come yet is not missed before
 /// [`PATIENCE`] has passed since.
 pub async fn keep(
     client: Client,
     tenants: Arc<Tenants>,
     records: Arc<impl Records>,
-    certificates: Arc<Certificates>,
-    departures: Arc<Departures>,
+    sources: Sources,
     started: Instant,
     stop: CancellationToken,
 ) {
+    let Sources {
+        cache,
+        work,
+        certificates,
+        issuing,
+        departures,
+    } = sources;
     let api: Api<Tenant> = Api::all(client);
     let mut seen: BTreeMap<TenantName, (Standing, Instant)> = BTreeMap::new();
+    let mut usages = usage::Usages::default();
     loop {
         let changed = tenants.changed();
         let moved = records.changed();
         let shown = certificates.changed();
+        let exchanged = issuing.as_ref().map(|issuing| issuing.changed());
+        let exchanged = async move {
+            match exchanged {
+                Some(exchanged) => exchanged.await,
+                None => std::future::pending().await,
+            }
+        };
         let left = departures.changed();
-        tokio::pin!(changed, moved, shown, left);
+        let used = cache.used();
+        let throttling = work.throttling();
+        tokio::pin!(changed, moved, shown, exchanged, left, used, throttling);
+        let wanted = issuing.as_ref().map(|issuing| issuing.wanted());
         let now = Instant::now();
         let standings = tenants.standings();
         let mut again = None;
@@ -267,9 +303,36 @@ pub async fn keep(
                     again = earlier(again, Some(now + in_time));
                 }
             }
+            next.certificate = certificate::known(current.certificate.as_ref(), &entry.0);
+            if let (Some(known), Some(wanted)) = (&next.certificate, &wanted)
+                && entry.0.renews
+                && certificate::is_outdated(known, wanted)
+            {
+                tenants.reissue(&name, wanted.version);
+            }
             let (reason, message) = departures.condition(&name).unzip();
             let reason = reason.unwrap_or_default();
             stand(&mut next.conditions, DELETING, reason, message, wall);
+            let (message, look) = usage::throttled(work.throttled(&name, now), now);
+            stand(
+                &mut next.conditions,
+                "Throttled",
+                "ChangesWait",
+                message,
+                wall,
+            );
+            again = earlier(again, look);
+            // What the hub's objects say counts when all were seen, and who waits when the tenant has told what it wants.
+            if cache.is_synced() {
+                let mut found = usage::Found {
+                    usage: cache.usage(&name),
+                    tolerated: entry.0.complete.then(|| cache.tolerated(&name)),
+                };
+                if !entry.0.complete {
+                    found.usage.waiting = current.waiting as usize;
+                }
+                again = earlier(again, usages.put(&name, found, &mut next, (now, wall)));
+            }
             if next != current {
                 let status = next;
                 let claimed = status
@@ -300,7 +363,10 @@ pub async fn keep(
             () = &mut changed => {}
             () = &mut moved => {}
             () = &mut shown => {}
+            () = &mut exchanged => {}
             () = &mut left => {}
+            () = &mut used => {}
+            () = &mut throttling => {}
             () = tokio::time::sleep_until(wake.into()) => {}
         }
         tokio::select! {

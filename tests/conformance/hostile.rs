@@ -214,7 +214,7 @@ const LINES: [Line; 63] = [
     line(
         60,
         "label bombs, invalid UTF-8, log escapes",
-        "refused; logs are escaped",
+        "refused; what is no UTF-8 ends the stream: INVALID_ARGUMENT; logs are escaped",
     ),
     line(61, "externalIPs, externalName, selector", "never copied"),
     line(62, "a class change, a range `0.0.0.0/0x`", "refused"),

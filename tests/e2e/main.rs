@@ -18,6 +18,7 @@ mod ownership;
 mod parking;
 mod ports;
 mod quiet;
+mod quotas;
 mod refusals;
 mod restarts;
 mod spec;

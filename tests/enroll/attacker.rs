@@ -62,6 +62,26 @@ pub(crate) async fn enroll(
         .map(|response| response.into_inner()))
 }
 
+/// Asks for another certificate for one that has expired.
+pub(crate) async fn rejoin(
+    to: SocketAddr,
+    from: Ipv4Addr,
+    pin: Pin,
+    certificate: &[u8],
+    csr: Vec<u8>,
+) -> Result<Result<v1::CertificateResponse, Status>> {
+    let mut client = EnrollmentClient::new(connect(to, from, pin).await?);
+    let request = v1::RejoinRequest {
+        certificate: certificate.to_vec().into(),
+        csr: csr.into(),
+        agent_version: "attacker".into(),
+    };
+    Ok(client
+        .rejoin(request)
+        .await
+        .map(|response| response.into_inner()))
+}
+
 pub(crate) fn key() -> KeyPair {
     KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
 }

@@ -85,6 +85,24 @@ pub(crate) struct Hub {
 impl Hub {
     /// With these settings beside those that make it a hub with an authority.
     pub(crate) async fn start(ground: &Ground, name: &str, settings: &[&str]) -> Result<Self> {
+        Self::start_as(
+            ground,
+            name,
+            &ground.rights,
+            "berth-system/berth-ca",
+            settings,
+        )
+        .await
+    }
+
+    /// The same with other rights, and an authority in another Secret.
+    pub(crate) async fn start_as(
+        ground: &Ground,
+        name: &str,
+        rights: &Installed,
+        authority: &str,
+        settings: &[&str],
+    ) -> Result<Self> {
         let [sessions, enrollment, admin] = [free()?, free()?, free()?];
         let log = ground.lab.directory().join(format!("hub-{name}.log"));
         let mut arguments = vec![
@@ -93,14 +111,14 @@ impl Hub {
             format!("--admin-listen={admin}"),
             format!("--enroll-listen={enrollment}"),
             "--log-format=json".to_owned(),
-            "--ca-secret=berth-system/berth-ca".to_owned(),
+            format!("--ca-secret={authority}"),
             format!("--ca-server-names={SERVER_NAME},127.0.0.1"),
         ];
         arguments.extend(settings.iter().map(|&setting| setting.to_owned()));
         let mut hub = Self {
             program: ground.lab.program("berth-hub"),
             arguments,
-            kubeconfig: ground.rights.kubeconfig.clone(),
+            kubeconfig: rights.kubeconfig.clone(),
             process: None,
             sessions,
             enrollment,

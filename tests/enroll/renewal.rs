@@ -3,14 +3,17 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use berth_lab::{Cluster, Seen, await_ip, eventually};
+use rcgen::KeyPair;
 use serde_json::Value;
+use tonic::Code;
 
 use crate::{
     SOON,
     agent::{Agent, tenant},
-    ground::{Ground, Hub},
+    attacker::{csr, key as attacker_key, rejoin},
+    ground::{Ground, Hub, der},
     join::service,
 };
 
@@ -154,5 +157,95 @@ async fn what_cannot_be_renewed_is_told_and_comes_back_with_the_hub_or_with_a_to
         ("reason", "issued"),
     ])?;
     assert_eq!(lines.len(), 2, "one for each token");
+    Ok(())
+}
+
+/// The text of a key in the agent's Secret.
+async fn kept(cluster: &Cluster, key: &str) -> Result<String> {
+    let path = format!("go-template={{{{index .data \"{key}\" | base64decode}}}}");
+    let name = "berth-agent-identity";
+    let arguments = ["get", "secret", name, "-n", "berth-system", "-o", &path];
+    Ok(cluster.kubectl(&arguments).await?)
+}
+
+async fn set_grace(ground: &Ground, tenant: &str, seconds: u32) -> Result<()> {
+    let patch = format!(r#"{{"spec":{{"renewGraceSeconds":{seconds}}}}}"#);
+    let arguments = ["patch", "tenant", tenant, "--type=merge", "-p", &patch];
+    ground.lab.management().kubectl(&arguments).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_renewed_where_its_tenant_allows_it_and_only_with_its_key()
+-> Result<()> {
+    let ground = Ground::get().await?;
+    let mut hub = Hub::start(ground, "grace", &[LIFE]).await?;
+    let (mut agent, cluster) = connected(ground, &hub, "grace").await?;
+    let key = kept(&cluster, "tls.key").await?;
+    hub.stop().await?;
+    await_event(&cluster, "CertificateExpired").await?;
+    agent.await_log("the hub does not renew it").await?;
+    agent.stop().await?;
+    hub.restart().await?;
+    let expired = der(&kept(&cluster, "tls.crt").await?)?;
+    let own = || KeyPair::from_pem(&key);
+    let pin = hub.token(ground, "grace", &[])?.pin;
+    let from = [127, 0, 0, 23].into();
+    let ask = async |certificate: &[u8], key: &KeyPair| {
+        rejoin(hub.enrollment, from, pin, certificate, csr(key)).await
+    };
+    let refused = |reason: &str| {
+        let lines = hub.audit(&[("event", "refusal"), ("reason", reason)])?;
+        anyhow::Ok(lines.len())
+    };
+
+    // What nobody has allowed is refused, and so is a key that is not the certificate's; all with the same words.
+    let none = ask(&expired, &own()?).await?.unwrap_err();
+    assert_eq!(
+        (none.code(), refused("no_grace")?),
+        (Code::PermissionDenied, 1)
+    );
+    assert!(none.message().contains("spec.renewGraceSeconds"), "{none}");
+    set_grace(ground, "grace", 600).await?;
+    let stolen = ask(&expired, &attacker_key()).await?.unwrap_err();
+    assert_eq!(
+        (stolen.message(), refused("other_key")?),
+        (none.message(), 1)
+    );
+    let mut bent = expired.clone();
+    *bent.last_mut().context("empty")? ^= 1;
+    let forged = ask(&bent, &own()?).await?.unwrap_err();
+    assert_eq!(
+        (forged.message(), refused("foreign_certificate")?),
+        (none.message(), 1)
+    );
+    set_grace(ground, "grace", 1).await?;
+    let late = ask(&expired, &own()?).await?.unwrap_err();
+    assert_eq!(
+        (late.message(), refused("grace_over")?),
+        (none.message(), 1)
+    );
+
+    // The agent comes back by itself, with the same key, and without anybody's doing.
+    set_grace(ground, "grace", 600).await?;
+    agent.restart().await?;
+    agent.ready().await?;
+    assert_eq!(kept(&cluster, "tls.key").await?, key);
+    let given = hub.audit(&[("tenant", "grace"), ("reason", "renewed_in_grace")])?;
+    assert_eq!(given.len(), 1);
+    assert!(given[0]["former"] != given[0]["serial"]);
+    assert!(
+        hub.counted("berth_renewals_total", "issued_in_grace")
+            .await?
+            >= 1.0
+    );
+
+    // Revoked is revoked, however much grace there is.
+    ground.operated(&["tenant", "revoke", "grace"])?;
+    let revoked = ask(&expired, &own()?).await?.unwrap_err();
+    assert_eq!(
+        (revoked.message(), refused("revoked")? >= 1),
+        (none.message(), true)
+    );
     Ok(())
 }

@@ -8,23 +8,15 @@ use tonic::Code;
 use crate::{
     attacker::{
         frames::SYNC,
-        messages::{self, framed, framed_as},
+        messages::{self, field, framed, framed_as, upsert_of_bytes},
         session::Session,
     },
-    ground::{Attack, Evidence},
+    evidence::Evidence,
+    ground::Attack,
 };
 
 /// The largest message that is read.
 const LARGEST: usize = 4 * 1024 * 1024;
-
-/// A protobuf field of bytes.
-fn field(number: u32, value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    prost::encoding::encode_varint(u64::from(number << 3 | 2), &mut out);
-    prost::encoding::encode_varint(value.len() as u64, &mut out);
-    out.extend(value);
-    out
-}
 
 /// Has each of these said in a session of its own, and asserts how that ends.
 async fn each_ends(attack: &Attack, cases: Vec<(&str, Vec<u8>, Code)>) -> Result<()> {
@@ -193,9 +185,7 @@ async fn hostile_34_unknown_fields_are_ignored_and_an_unknown_body_is_unimplemen
     let known = messages::service("later", 1, 80);
     let mut resource = known.encode_to_vec();
     resource.extend(field(999, b"of a later release"));
-    let mut delta = vec![0x08, 1];
-    delta.extend(field(2, &field(1, &resource)));
-    session.say_bytes(&field(6, &delta)).await;
+    session.say_bytes(&upsert_of_bytes(1, &resource)).await;
     let answer = session.answer("later", 1).await?;
     assert_ne!(answer.outcome(), v1::Outcome::Refused, "{answer:?}");
     assert_ne!(answer.outcome(), v1::Outcome::Unimplemented, "{answer:?}");
@@ -204,9 +194,7 @@ async fn hostile_34_unknown_fields_are_ignored_and_an_unknown_body_is_unimplemen
     bodiless.body = None;
     let mut resource = bodiless.encode_to_vec();
     resource.extend(field(99, b"a body of a later release"));
-    let mut delta = vec![0x08, 2];
-    delta.extend(field(2, &field(1, &resource)));
-    session.say_bytes(&field(6, &delta)).await;
+    session.say_bytes(&upsert_of_bytes(2, &resource)).await;
     let answer = session.answer("other", 1).await?;
     assert_eq!(answer.outcome(), v1::Outcome::Unimplemented, "{answer:?}");
     attack.answered().await

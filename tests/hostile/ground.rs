@@ -8,22 +8,24 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use berth_hub::api::LoadBalancer;
 use berth_lab::{Lab, Seen, eventually, metallb};
 use berth_wire::v1;
 use kube::{Api, api::ListParams};
 use rustls::ClientConfig;
-use serde_json::Value;
 use tokio::{net::TcpStream, sync::OnceCell};
 use tonic::{Code, Status};
 
-use crate::attacker::{
-    certificates::{Credential, Forger},
-    frames::Http2,
-    messages,
-    session::{Calls, Session},
-    tls::{self, Connection},
+use crate::{
+    attacker::{
+        certificates::{Credential, Forger},
+        frames::Http2,
+        messages,
+        session::{Calls, Session},
+        tls::{self, Connection},
+    },
+    evidence::Evidence,
 };
 
 /// For whatever needs no long time: an answer, a metric, a line.
@@ -31,6 +33,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// How much more than at its start the hub may have in memory when an attack is over, in bytes: what it keeps of all the tenants
 /// of all the tests is less.
 const GROWTH: f64 = 48.0 * 1024.0 * 1024.0;
+
+/// What the operator has told the hub to be the management cluster's own: its nodes, its pods and its Services.
+const MANAGEMENT: &str = "10.10.1.0/24,10.99.0.0/16,10.96.0.0/16";
 
 static GROUND: OnceCell<Ground> = OnceCell::const_new();
 /// The next attack's address is 127.66.0.N.
@@ -41,81 +46,10 @@ pub(crate) struct Ground {
     pub(crate) lab: Lab,
     /// With the key of the hub's CA.
     pub(crate) forger: Forger,
+    /// Where whoever has a token gets a certificate.
+    pub(crate) enrollment: SocketAddr,
     /// The hub's memory before the first attack.
     idle: f64,
-}
-
-/// What the hub is to show for an attack: a metric that counts it, and the word of the audit log for it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Evidence {
-    metric: &'static str,
-    label: &'static str,
-    event: &'static str,
-    reason: &'static str,
-}
-
-impl Evidence {
-    const fn refusal(metric: &'static str, label: &'static str, reason: &'static str) -> Self {
-        Self {
-            metric,
-            label,
-            event: "refusal",
-            reason,
-        }
-    }
-
-    /// Refused before the gRPC layer.
-    pub(crate) const fn door(reason: &'static str) -> Self {
-        Self::refusal("berth_refused_connections_total", reason, reason)
-    }
-
-    /// A connection that was ended by GOAWAY.
-    pub(crate) const fn goaway(code: &'static str) -> Self {
-        Self::refusal("berth_http2_refusals_total", "frame=\"goaway\"", code)
-    }
-
-    /// A stream that was reset.
-    pub(crate) const fn reset(code: &'static str) -> Self {
-        Self::refusal("berth_http2_refusals_total", "frame=\"rst-stream\"", code)
-    }
-
-    /// A session that was refused, or ended for this.
-    pub(crate) const fn session(reason: &'static str) -> Self {
-        Self::refusal("berth_sessions_refused_total", reason, reason)
-    }
-
-    /// A session that ended with this code.
-    pub(crate) const fn ended(code: &'static str, reason: &'static str) -> Self {
-        Self::refusal("berth_sessions_ended_total", code, reason)
-    }
-
-    /// A call that nobody serves, or not so.
-    pub(crate) const fn call(code: &'static str) -> Self {
-        Self::refusal("berth_calls_refused_total", code, code)
-    }
-
-    /// A message that was not taken.
-    pub(crate) const fn message() -> Self {
-        Self::refusal("berth_messages_discarded_total", "", "message")
-    }
-
-    /// A resource that was not taken.
-    pub(crate) const fn resource() -> Self {
-        Self::refusal("berth_resources_unreadable_total", "", "resource")
-    }
-
-    /// Load balancers that are absent and are not let go.
-    pub(crate) const fn held() -> Self {
-        Self::refusal("berth_load_balancers_held", "mallory-", "held")
-    }
-
-    /// A certificate that counts no more, under a session that lived by it.
-    pub(crate) const fn revoked() -> Self {
-        Self {
-            event: "revocation",
-            ..Self::ended("Unauthenticated", "revoked")
-        }
-    }
 }
 
 /// One attack, from an address of its own, by a tenant of its own, beside a neighbour of its own.
@@ -130,9 +64,14 @@ pub(crate) struct Attack {
 }
 
 impl Ground {
-    async fn get() -> Result<&'static Self> {
+    pub(crate) async fn get() -> Result<&'static Self> {
         let start = async || {
-            let lab = Lab::builder().loopback().start_own().await?;
+            let own = format!("--management-cidrs={MANAGEMENT}");
+            let enrollment = free()?;
+            let enroll = format!("--enroll-listen={enrollment}");
+            let issuing = ["--ca-dir={ca}", &own, &enroll];
+            let lab = Lab::builder().loopback().hub_arguments(&issuing);
+            let lab = lab.start_own().await?;
             // Each neighbour has an address, and no packet is ever sent to it.
             let pool = metallb::pool("hostile", "10.66.0.1-10.66.3.254", "hostile");
             lab.management().apply(&pool).await?;
@@ -142,6 +81,7 @@ impl Ground {
                 .await?;
             Ok(Self {
                 forger: Forger::stolen(&lab.hub().ca_directory()),
+                enrollment,
                 idle,
                 lab,
             })
@@ -180,11 +120,6 @@ impl Ground {
     fn config(&self, credential: &Credential) -> ClientConfig {
         tls::config(&self.lab.hub().ca(), credential)
     }
-
-    async fn counted(&self, evidence: Evidence) -> Result<f64> {
-        let labels = [evidence.label];
-        Ok(self.lab.hub().metric(evidence.metric, &labels).await?)
-    }
 }
 
 impl Attack {
@@ -200,7 +135,7 @@ impl Attack {
             source: Ipv4Addr::new(127, 66, 0, number),
             tenant,
             evidence,
-            counted: ground.counted(evidence).await?,
+            counted: evidence.counted(&ground.lab).await?,
             neighbour,
         })
     }
@@ -261,6 +196,16 @@ impl Attack {
         session.welcomed("its-own").await.expect_err("a session")
     }
 
+    /// The neighbour's tenant, the address of its load balancer, and the one of its node.
+    pub(crate) fn neighbour(&self) -> (String, String, String) {
+        let tenant = self.tenant.replace("mallory", "neighbour");
+        (
+            tenant,
+            self.neighbour.address.clone(),
+            self.neighbour.node.clone(),
+        )
+    }
+
     /// Whether the neighbour's session still works.
     pub(crate) async fn neighbour_works(&mut self) -> Result<()> {
         self.neighbour.works().await
@@ -270,29 +215,8 @@ impl Attack {
     /// has counted the attack; the audit log tells of it, and of where it came from; and the hub's memory is back.
     pub(crate) async fn answered(mut self) -> Result<()> {
         self.neighbour.works().await?;
-        let (ground, evidence) = (self.ground, self.evidence);
-        eventually(SOON, &format!("{evidence:?} is counted"), || async {
-            let counted = ground.counted(evidence).await?;
-            match counted > self.counted {
-                true => Ok(()),
-                false => Err(Seen(format!("still {counted}"))),
-            }
-        })
-        .await?;
-        let peer = format!("{}:", self.source);
-        let what = format!("the audit log tells of {evidence:?} from {peer}");
-        eventually(SOON, &what, || async {
-            let log = ground.lab.hub().log().await?;
-            let lines: Vec<Value> = audit_lines(&log, &peer);
-            let tells = |line: &&Value| {
-                line["event"] == evidence.event && line["reason"] == evidence.reason
-            };
-            match lines.iter().find(tells) {
-                Some(_) => Ok(()),
-                None => Err(Seen(format!("{lines:?}"))),
-            }
-        })
-        .await?;
+        self.evidence.is_there(&self, self.counted).await?;
+        let ground = self.ground;
         eventually(SOON, "the hub's memory is back within bounds", || async {
             let metric = "process_resident_memory_bytes";
             let now = ground.lab.hub().metric(metric, &[]).await?;
@@ -306,13 +230,10 @@ impl Attack {
     }
 }
 
-/// The lines of the audit log about a peer. All of them are JSON, though the log is text.
-fn audit_lines(log: &str, peer: &str) -> Vec<Value> {
-    log.lines()
-        .filter(|line| line.contains(peer))
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line: &Value| line["target"] == "audit")
-        .collect()
+/// A port of this machine that nobody listens at.
+fn free() -> Result<SocketAddr> {
+    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?)
 }
 
 /// Opens a session, as soon as the hub has seen that the tenant is admitted.
@@ -345,6 +266,10 @@ async fn open(
 struct Neighbour {
     session: Session,
     sequence: u64,
+    /// Of its load balancer.
+    address: String,
+    /// Of its node.
+    node: String,
 }
 
 /// The one Service of a neighbour.
@@ -354,13 +279,17 @@ impl Neighbour {
     async fn start(ground: &Ground, tenant: &str) -> Result<Self> {
         ground.admit(tenant, "").await?;
         let credential = ground.forger.tenant(tenant);
-        let resources = [messages::node("n1"), messages::service(WEB, 1, 80)];
+        let own = messages::node("n1");
+        let node = messages::address_of(&own);
+        let resources = [own, messages::service(WEB, 1, 80)];
         let mut session =
             open(ground, Ipv4Addr::LOCALHOST, &credential, tenant, &resources).await?;
-        programmed(&mut session, 1).await?;
+        let answer = programmed(&mut session, WEB, 1).await?;
         Ok(Self {
             session,
             sequence: 0,
+            address: answer.ingress[0].ip.clone(),
+            node,
         })
     }
 
@@ -373,20 +302,28 @@ impl Neighbour {
         self.session
             .say(messages::upsert(self.sequence, change))
             .await;
-        programmed(&mut self.session, generation).await
+        let answer = programmed(&mut self.session, WEB, generation).await?;
+        ensure!(answer.ingress[0].ip == self.address, "it moved: {answer:?}");
+        Ok(())
     }
 }
 
-async fn programmed(session: &mut Session, generation: u64) -> Result<()> {
+/// Waits until this version of a Service is served, and returns the answer that says so.
+pub(crate) async fn programmed(
+    session: &mut Session,
+    name: &str,
+    generation: u64,
+) -> Result<v1::Answer> {
     let answered = async {
         loop {
-            let answer = session.answer(WEB, generation).await?;
+            let answer = session.answer(name, generation).await?;
             if answer.outcome() == v1::Outcome::Programmed {
                 return anyhow::Ok(answer);
             }
         }
     };
-    let answer = tokio::time::timeout(SOON, answered).await??;
+    let answer = tokio::time::timeout(SOON, answered).await;
+    let answer = answer.with_context(|| format!("{name} is not served"))??;
     ensure!(!answer.ingress.is_empty(), "no address in {answer:?}");
-    Ok(())
+    Ok(answer)
 }

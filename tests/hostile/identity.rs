@@ -12,7 +12,8 @@ use crate::{
         frames::SYNC,
         messages,
     },
-    ground::{Attack, Evidence},
+    evidence::Evidence,
+    ground::Attack,
 };
 
 /// A certificate with these URI names, each of any bytes.

@@ -10,10 +10,17 @@
 )]
 
 mod attacker;
+mod evidence;
 mod framing;
 mod ground;
 mod identity;
+mod management;
+mod nodes;
+mod resources;
+mod rights;
 mod session_rules;
 mod snapshots;
+mod steering;
+mod stolen;
 mod transport;
 mod transport_http2;

@@ -10,7 +10,8 @@ use crate::{
         messages::{self, deletion, delta, hello, service, upsert},
         session::Session,
     },
-    ground::{Attack, Evidence},
+    evidence::Evidence,
+    ground::Attack,
 };
 
 /// A stream on which these were said, and how it ends.

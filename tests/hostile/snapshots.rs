@@ -11,7 +11,8 @@ use crate::{
         messages::{self, begin, end, node, page, service, snapshot},
         session::Session,
     },
-    ground::{Attack, Evidence, SOON},
+    evidence::Evidence,
+    ground::{Attack, SOON},
 };
 
 /// A session with one node and these Services, which have their load balancers.

@@ -18,7 +18,8 @@ use crate::{
         session::Calls,
         tls::{self, closed},
     },
-    ground::{Attack, Evidence, SOON},
+    evidence::Evidence,
+    ground::{Attack, SOON},
 };
 
 /// What the hub gives a handshake.

@@ -14,7 +14,8 @@ use crate::{
         },
         messages,
     },
-    ground::{Attack, Evidence},
+    evidence::Evidence,
+    ground::Attack,
 };
 
 /// `SETTINGS_INITIAL_WINDOW_SIZE`.

@@ -1,4 +1,5 @@
-//! How the agent comes to its identity: from the Secret where it is there already, and from the hub for a join token where it is not.
+//! How the agent comes to its identity: from the Secret where it is there already, and from the hub for a join token where it is not, or for
+//! a certificate that has expired, if that is allowed.
 //! It tries until it has one, says once what is missing, and notices a new token without a restart.
 
 use std::{
@@ -9,7 +10,10 @@ use std::{
 
 use berth_common::{
     backoff::{Backoff, Cause},
-    tls::{ClientTls, Pin, TlsError, format_time, pinned_client_config},
+    tls::{
+        ClientTls, Pin, TlsError, certificates_from_pem, format_time, open_client_config,
+        pinned_client_config,
+    },
 };
 use berth_wire::v1::{self, enrollment_client::EnrollmentClient};
 use tokio::time::{Instant, timeout};
@@ -53,6 +57,20 @@ pub enum JoinError {
         /// Where a token would be.
         file: PathBuf,
     },
+    /// The certificate has expired, the hub gives no other one for it, and there is no token.
+    #[error(
+        "{found}, the hub does not renew it ({why}), and there is no join token in {}: the hub's operator makes one with `berth-hub token create \
+         NAME`, which prints the command to run here",
+        file.display()
+    )]
+    Over {
+        /// What is in the Secret.
+        found: String,
+        /// What came of asking.
+        why: Box<JoinError>,
+        /// Where a token would be.
+        file: PathBuf,
+    },
     /// There is a token, and nobody to give it to.
     #[error("{0} is not set: `berth-hub token create NAME` prints it with the token")]
     Unset(&'static str),
@@ -85,6 +103,7 @@ impl JoinError {
         match self {
             // Nothing changes before a person has done something, and that is looked for.
             Self::NoToken { .. } | Self::Unset(_) | Self::Key(_) => Cause::Refused,
+            Self::Over { why, .. } => why.cause(),
             Self::Refused(status) if status.code() == Code::InvalidArgument => Cause::Refused,
             Self::Refused(status) => Ending::of_status(status, &Default::default()).cause(),
             _ => Cause::Lost,
@@ -95,7 +114,8 @@ impl JoinError {
 /// Gets the identity.
 pub struct Joiner {
     vault: Vault,
-    wire: Result<(Wire, Pin), &'static str>,
+    wire: Option<Wire>,
+    pin: Option<Pin>,
     token_file: PathBuf,
     version: &'static str,
 }
@@ -109,18 +129,18 @@ impl Joiner {
     ) -> Result<Self, TlsError> {
         let enroll = &settings.enroll;
         // The certificate is the same at both ports; so is its name.
-        let wire = match (&enroll.address, enroll.ca_hash) {
-            (None, _) => Err("enroll.address"),
-            (_, None) => Err("enroll.caHash"),
-            (Some(address), Some(pin)) => {
+        let wire = match &enroll.address {
+            None => None,
+            Some(address) => {
                 let own = settings.hub.server_name.as_ref();
                 let name = own.unwrap_or(address.host());
-                Ok((Wire::new(address.clone(), name)?, pin))
+                Some(Wire::new(address.clone(), name)?)
             }
         };
         Ok(Self {
             vault,
             wire,
+            pin: enroll.ca_hash,
             token_file: enroll.token_file.clone(),
             version,
         })
@@ -163,23 +183,33 @@ impl Joiner {
     }
 
     /// One attempt, from whatever is in the Secret.
-    async fn attempt(&self) -> Result<(Stored, Arc<ClientTls>), JoinError> {
+    pub(super) async fn attempt(&self) -> Result<(Stored, Arc<ClientTls>), JoinError> {
         let stored = self.stored().await?;
         let secret = self.vault.name();
+        let mut expired = false;
         let found = match stored.held.state(SystemTime::now()) {
             State::Good(tls) => return Ok((stored, tls)),
             State::Bare => format!("the Secret {secret} has no certificate"),
-            State::Unusable(TlsError::Expired { not_after, .. }) => format!(
-                "the certificate in the Secret {secret} has expired on {}",
-                format_time(not_after)
-            ),
+            State::Unusable(TlsError::Expired { not_after, .. }) => {
+                expired = true;
+                format!(
+                    "the certificate in the Secret {secret} has expired on {}",
+                    format_time(not_after)
+                )
+            }
             State::Unusable(error) => {
                 format!("the certificate in the Secret {secret} cannot be used ({error})")
             }
         };
         let file = self.token_file.clone();
-        let token = token(&file).ok_or(JoinError::NoToken { found, file })?;
-        let given = self.enroll(token, stored.held.request()?).await?;
+        let given = match (token(&file), expired) {
+            (Some(token), _) => self.enroll(token, stored.held.request()?).await?,
+            (None, false) => return Err(JoinError::NoToken { found, file }),
+            (None, true) => self.rejoin(&stored.held).await.map_err(|why| {
+                let why = Box::new(why);
+                JoinError::Over { found, why, file }
+            })?,
+        };
         let held = stored.held.with(given);
         let tls = match held.state(SystemTime::now()) {
             State::Good(tls) => tls,
@@ -211,11 +241,12 @@ impl Joiner {
     }
 
     async fn enroll(&self, token: String, csr: Vec<u8>) -> Result<Given, JoinError> {
-        let (wire, pin) = self
+        let wire = self
             .wire
             .as_ref()
-            .map_err(|unset| JoinError::Unset(unset))?;
-        let config = Arc::new(pinned_client_config(*pin)?);
+            .ok_or(JoinError::Unset("enroll.address"))?;
+        let pin = self.pin.ok_or(JoinError::Unset("enroll.caHash"))?;
+        let config = Arc::new(pinned_client_config(pin)?);
         let connection = wire.dial(config).await?;
         let request = v1::EnrollRequest {
             token,
@@ -225,6 +256,35 @@ impl Joiner {
         let mut client = EnrollmentClient::new(connection.channel);
         match timeout(ANSWER, client.enroll(request)).await {
             Ok(Ok(response)) => Ok(given(response.into_inner())),
+            Ok(Err(status)) => Err(JoinError::Refused(status)),
+            Err(_) => Err(JoinError::Silent),
+        }
+    }
+}
+
+impl Joiner {
+    /// Another certificate for the one that has expired, where the hub's operator allows that. The hub is known by the authorities that came
+    /// with it: the pin of the join command may be of one that was replaced since.
+    async fn rejoin(&self, held: &Held) -> Result<Given, JoinError> {
+        let wire = self
+            .wire
+            .as_ref()
+            .ok_or(JoinError::Unset("enroll.address"))?;
+        let Some(given) = &held.certificate else {
+            return Err(JoinError::Contended(self.vault.name().clone()));
+        };
+        let path = Path::new("tls.crt");
+        let chain = certificates_from_pem(path, given.certificate.as_bytes())?;
+        let config = open_client_config(&given.authorities, SystemTime::now())?;
+        let connection = wire.dial(Arc::new(config)).await?;
+        let request = v1::RejoinRequest {
+            certificate: chain[0].to_vec().into(),
+            csr: held.request()?.into(),
+            agent_version: self.version.to_owned(),
+        };
+        let mut client = EnrollmentClient::new(connection.channel);
+        match timeout(ANSWER, client.rejoin(request)).await {
+            Ok(Ok(response)) => Ok(self::given(response.into_inner())),
             Ok(Err(status)) => Err(JoinError::Refused(status)),
             Err(_) => Err(JoinError::Silent),
         }

@@ -1,17 +1,17 @@
-//! Keeps the certificate good: at half of its life it asks the hub for another one, over the session's own connection where there is
+//! Keeps the certificate good: at half of its life, or when the hub says that its authority changes, it asks the hub for another one, over the session's own connection where there is
 //! one, and puts it into the Secret and into use. Where that fails it tries again, tells people, and goes on with the old one to its last
-//! second; then only a join token helps.
+//! second; then only the grace of the hub's operator helps, or a join token.
 
 use std::{
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use berth_common::tls::{ClientTls, TlsError, format_time, in_words, renewal};
+use berth_common::tls::{ClientTls, Reload, TlsError, format_time, in_words, renewal};
 use berth_wire::v1::{self, renewal_client::RenewalClient};
 use tokio::time::timeout;
 use tonic::Status;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     held::{Given, Held, State},
@@ -28,6 +28,8 @@ use crate::{
 
 /// A clock that was set, and a certificate that somebody else has renewed, are noticed within this time.
 const LOOK: Duration = Duration::from_secs(60);
+/// The hub cannot have a renewal put off for longer.
+const MOST_SPREAD: Duration = Duration::from_secs(3_600);
 /// For the hub's answer.
 const ANSWER: Duration = Duration::from_secs(15);
 
@@ -60,6 +62,8 @@ pub struct Renewer {
     events: Arc<Events>,
     metrics: AgentMetrics,
     failures: u32,
+    /// How often the hub has asked for a renewal, and when the one that it has asked for last is due.
+    asked: (u64, Option<SystemTime>),
 }
 
 impl Renewer {
@@ -82,6 +86,7 @@ impl Renewer {
             events,
             metrics,
             failures: 0,
+            asked: (0, None),
         }
     }
 
@@ -95,13 +100,25 @@ impl Renewer {
                 self.over().await;
                 continue;
             }
-            let until = renewal::due(&leaf).duration_since(now).unwrap_or_default();
+            self.hear(now);
+            if self.live.channel().is_none() {
+                self.catch_up().await;
+            }
+            let leaf = self.tls.current().leaf.clone();
+            let due = renewal::due(&leaf).min(self.asked.1.unwrap_or(leaf.not_after));
+            let until = due.duration_since(now).unwrap_or_default();
             if !until.is_zero() {
-                tokio::time::sleep(until.min(LOOK)).await;
+                tokio::select! {
+                    () = tokio::time::sleep(until.min(LOOK)) => {}
+                    () = self.live.asked_again(self.asked.0) => {}
+                }
                 continue;
             }
             match self.renew().await {
-                Ok(()) => self.renewed(),
+                Ok(()) => {
+                    self.asked.1 = None;
+                    self.renewed();
+                }
                 Err(error) => {
                     let left = leaf.not_after.duration_since(now).unwrap_or_default();
                     self.failed(&error, left, leaf.not_after);
@@ -113,12 +130,38 @@ impl Renewer {
         }
     }
 
+    /// Takes in what the hub has asked for.
+    fn hear(&mut self, now: SystemTime) {
+        let (count, within) = self.live.asked();
+        if count > self.asked.0 {
+            let wait = within.min(MOST_SPREAD).mul_f64(fastrand::f64());
+            self.asked = (count, Some(now + wait));
+            info!("the hub asks for the certificate to be renewed, for its authority changes");
+        }
+    }
+
+    /// While there is no session, it may be because the certificate in use is one that another agent of this tenant has renewed long ago.
+    async fn catch_up(&mut self) {
+        match self.joiner.vault().read().await {
+            Ok(Some(stored)) => {
+                match self.adopt(&stored.held) {
+                    Ok(true) => info!("another agent of this cluster has renewed the certificate"),
+                    Ok(false) => {}
+                    Err(error) => debug!("what is in the Secret cannot be used: {error}"),
+                }
+                self.stored = stored;
+            }
+            Ok(None) => {}
+            Err(error) => debug!("{error}"),
+        }
+    }
+
     async fn renew(&mut self) -> Result<(), RenewError> {
-        // Another agent of this tenant may have done it.
+        // Another agent of this tenant may have done it; what the hub has asked for, it has asked this one for.
         if let Some(stored) = self.joiner.vault().read().await? {
             let newer = self.adopt(&stored.held)?;
             self.stored = stored;
-            if newer {
+            if newer && self.asked.1.is_none() {
                 return Ok(());
             }
         }
@@ -163,7 +206,7 @@ impl Renewer {
         Err(RenewError::Contended)
     }
 
-    /// Takes a certificate into use, if it is good and ends later than the one in use. Whether it did.
+    /// Takes a certificate into use, if it is good, another one, and ends no earlier than the one in use. Whether it did.
     fn adopt(&self, held: &Held) -> Result<bool, RenewError> {
         let now = SystemTime::now();
         let (
@@ -176,11 +219,12 @@ impl Renewer {
         else {
             return Ok(false);
         };
-        if other.current().leaf.not_after <= self.tls.current().leaf.not_after {
+        // Of two that end in the same second, the one that was given later.
+        if other.current().leaf.not_after < self.tls.current().leaf.not_after {
             return Ok(false);
         }
-        self.tls.swap(certificate, &held.key, authorities, now)?;
-        Ok(true)
+        let swapped = self.tls.swap(certificate, &held.key, authorities, now)?;
+        Ok(swapped == Reload::Swapped)
     }
 
     fn renewed(&mut self) {
@@ -210,13 +254,21 @@ impl Renewer {
         }
     }
 
-    /// The certificate has ended: only a token helps, or somebody who puts another one into the Secret.
+    /// The certificate has ended: the hub gives another one for it where its operator allows that. Else only a token helps, or somebody who
+    /// puts another one into the Secret.
     async fn over(&mut self) {
+        if let Ok((stored, _)) = self.joiner.attempt().await {
+            return self.back(stored);
+        }
         let note = "the certificate has expired, and this cluster's load balancers stay as they are until there is another one: the \
                     hub's operator makes a token with `berth-hub token create`";
         warn!("{note}");
         self.tell(Notice::warning("CertificateExpired", note));
         let (stored, _) = self.joiner.obtain().await;
+        self.back(stored);
+    }
+
+    fn back(&mut self, stored: Stored) {
         if let Err(error) = self.adopt(&stored.held) {
             warn!("{error}");
         }

@@ -1,5 +1,5 @@
 //! The connection of the session that is open now, for whoever has something to ask over it besides, and until when it is good. A
-//! renewal over it prolongs it, for the hub then knows the connection by the new certificate as well.
+//! renewal over it prolongs it, for the hub then knows the connection by the new certificate as well. The hub may ask for one over it.
 
 use std::{
     sync::Arc,
@@ -22,6 +22,8 @@ struct State {
     /// Counts the connections.
     number: u64,
     session: Option<Session>,
+    /// How often the hub has asked for a renewal, and within which time the last time.
+    asked: (u64, Duration),
 }
 
 #[derive(Debug)]
@@ -76,6 +78,24 @@ impl Live {
         let state = self.0.borrow();
         let session = state.session.as_ref()?;
         Some((state.number, session.channel.clone()))
+    }
+
+    /// The hub asks for a renewal, at a random moment within this time.
+    pub(super) fn ask(&self, within: Duration) {
+        self.0
+            .send_modify(|state| state.asked = (state.asked.0 + 1, within));
+    }
+
+    /// How often the hub has asked for a renewal, and within which time the last time.
+    pub fn asked(&self) -> (u64, Duration) {
+        self.0.borrow().asked
+    }
+
+    /// Resolves when it has asked more often than that.
+    pub async fn asked_again(&self, before: u64) {
+        let mut states = self.0.subscribe();
+        // The sender is ours, and lives as long as we are borrowed.
+        let _ = states.wait_for(|state| state.asked.0 > before).await;
     }
 
     /// The hub has issued a certificate over that connection, which is good until then.

@@ -201,6 +201,7 @@ impl<P: Party> Link<P> {
                 }
                 info!("the hub has everything that this cluster wants");
             }
+            Event::Reissue { within } => self.live.ask(within),
             Event::Drain { within, reason } => return Some(Ending::Drained { within, reason }),
             Event::Ignored(what) => debug!("ignored something that the hub said: {what}"),
             Event::Answer(..) => {}

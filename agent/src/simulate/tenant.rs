@@ -143,7 +143,10 @@ impl Party for Tenant {
                     }
                 }
                 Event::Answer(_, answer) => self.figures.answered(&answer.outcome),
-                Event::Waiting { .. } | Event::Drain { .. } | Event::Ignored(_) => {}
+                Event::Waiting { .. }
+                | Event::Drain { .. }
+                | Event::Reissue { .. }
+                | Event::Ignored(_) => {}
             }
         }
         drop(mind);

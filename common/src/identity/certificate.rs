@@ -10,7 +10,7 @@ use x509_parser::prelude::{
     ASN1Time, FromDer as _, GeneralName, ParsedExtension, X509Certificate, X509Extension,
 };
 
-use super::{Identity, Serial, TrustDomain, UriError};
+use super::{Identity, KeyId, Serial, TrustDomain, UriError};
 
 /// Why a certificate has no identity here.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,8 @@ pub struct PeerCertificate {
     pub identity: Identity,
     /// The certificate's serial number, for revocation and logs.
     pub serial: Serial,
+    /// The key that signed it, where it says so.
+    pub signed_by: Option<KeyId>,
     /// Valid from; also what a tenant's "revoke everything issued earlier" is compared with.
     pub not_before: SystemTime,
     /// Valid until; a session never outlives it.
@@ -66,6 +68,10 @@ pub struct CertificateFacts {
     pub issuer: String,
     /// The serial number.
     pub serial: Serial,
+    /// The id that it gives its own key, as authorities do.
+    pub key: Option<KeyId>,
+    /// The id of the key that signed it.
+    pub signed_by: Option<KeyId>,
     /// Valid from.
     pub not_before: SystemTime,
     /// Valid until.
@@ -99,6 +105,8 @@ impl CertificateFacts {
             subject: certificate.subject().to_string(),
             issuer: certificate.issuer().to_string(),
             serial: Serial::from_bytes(certificate.raw_serial()),
+            key: None,
+            signed_by: None,
             not_before: system_time(certificate.validity().not_before)?,
             not_after: system_time(certificate.validity().not_after)?,
             is_authority: false,
@@ -133,6 +141,11 @@ impl CertificateFacts {
                 names.general_names.iter().for_each(|name| self.name(name));
             }
             ParsedExtension::BasicConstraints(constraints) => self.is_authority = constraints.ca,
+            ParsedExtension::SubjectKeyIdentifier(id) => self.key = KeyId::from_bytes(id.0),
+            ParsedExtension::AuthorityKeyIdentifier(id) => {
+                let id = id.key_identifier.as_ref();
+                self.signed_by = id.and_then(|id| KeyId::from_bytes(id.0));
+            }
             ParsedExtension::ExtendedKeyUsage(usage) => {
                 self.for_clients = usage.client_auth;
                 self.for_servers = usage.server_auth;
@@ -213,6 +226,7 @@ pub fn identity_of(
     Ok(PeerCertificate {
         identity: identity?,
         serial: facts.serial,
+        signed_by: facts.signed_by,
         not_before: facts.not_before,
         not_after: facts.not_after,
     })

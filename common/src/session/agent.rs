@@ -11,7 +11,7 @@ use berth_wire::v1;
 use prost::Message as _;
 
 use super::{
-    FEATURES, HEARTBEAT, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE, TURNS,
+    FEATURES, HEARTBEAT, PAGE_BYTES, PROTOCOL, ProtocolError, REISSUE, SILENCE, TURNS,
     digest::{Buckets, Digests},
     snapshot::Outgoing,
 };
@@ -66,6 +66,11 @@ pub enum Event {
     Answer(Key, Answer),
     /// Something that the hub said cannot be read by this release; it was ignored.
     Ignored(String),
+    /// The hub asks for the certificate to be renewed, at a random moment within the time.
+    Reissue {
+        /// How long the fleet's renewals are spread.
+        within: Duration,
+    },
     /// The hub is leaving: close, and come back at a random moment within the time.
     Drain {
         /// How long the return is spread.
@@ -134,6 +139,8 @@ pub fn allowed(message: &v1::HubMessage) -> Option<Allowed> {
 /// The agent's state machine.
 pub struct AgentSession {
     info: AgentInfo,
+    /// Whether the certificate is kept by the agent itself.
+    renews: bool,
     source: Source,
     table: BTreeMap<Key, Versioned<Body>>,
     digests: Digests,
@@ -163,6 +170,7 @@ impl AgentSession {
     pub fn new(info: AgentInfo) -> Self {
         Self {
             info,
+            renews: false,
             source: Source::Unsynced {
                 reason: "starting".into(),
             },
@@ -181,6 +189,13 @@ impl AgentSession {
             last_sent: None,
             last_heard: None,
         }
+    }
+
+    /// The same, of an agent that keeps its certificate by itself and may be asked to renew it.
+    #[must_use]
+    pub fn renewing(mut self) -> Self {
+        self.renews = true;
+        self
     }
 
     /// The tenant wants this. False: it already did, and there is nothing to send.
@@ -297,6 +312,9 @@ impl AgentSession {
             (Message::Drain(drain), _) => Ok(vec![Event::Drain {
                 within: Duration::from_millis(drain.within_ms.into()),
                 reason: drain.reason,
+            }]),
+            (Message::Reissue(reissue), Phase::Live(_)) => Ok(vec![Event::Reissue {
+                within: Duration::from_millis(reissue.within_ms.into()),
             }]),
             (_, Phase::Down | Phase::Greeting | Phase::Waiting) => {
                 Err(ProtocolError::OutOfTurn("a message before Welcome"))
@@ -460,7 +478,11 @@ impl AgentSession {
         v1::Hello {
             protocol_min: PROTOCOL,
             protocol_max: PROTOCOL,
-            features: FEATURES.iter().map(ToString::to_string).collect(),
+            features: FEATURES
+                .iter()
+                .filter(|&&feature| self.renews || feature != REISSUE)
+                .map(ToString::to_string)
+                .collect(),
             agent_version: self.info.version.clone(),
             instance_id: self.info.instance_id.clone(),
             cluster_uid: self.known_uid.clone(),

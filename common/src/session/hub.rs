@@ -11,7 +11,8 @@ use berth_wire::v1;
 use prost::Message as _;
 
 use super::{
-    ANNOTATIONS, HEARTBEAT, MESSAGE_BYTES, PAGE_BYTES, PROTOCOL, ProtocolError, SILENCE, TURNS,
+    ANNOTATIONS, HEARTBEAT, MESSAGE_BYTES, PAGE_BYTES, PROTOCOL, ProtocolError, REISSUE, SILENCE,
+    TURNS,
     digest::Buckets,
     duplicates::{self, DUPLICATE},
     greeting::Greeting,
@@ -111,6 +112,8 @@ pub struct HubSession {
     allowed: Allowed,
     /// Whether the agent knows [`ANNOTATIONS`].
     tells_annotations: bool,
+    /// Whether the agent knows [`REISSUE`].
+    renews: bool,
     /// Of the last Delta taken in.
     sequence: u64,
     outbox: Outbox,
@@ -124,6 +127,7 @@ struct Outbox {
     resync: Option<Box<v1::ResyncRequired>>,
     capabilities: Option<Box<v1::Capabilities>>,
     turn: Option<v1::Turn>,
+    reissue: Option<v1::Reissue>,
     answers: BTreeMap<(i32, String, String), Box<v1::Answer>>,
     beat: bool,
     drain: Option<Box<v1::Drain>>,
@@ -140,6 +144,7 @@ impl HubSession {
             turn: Turn::Unbound,
             allowed: Allowed::default(),
             tells_annotations: false,
+            renews: false,
             sequence: 0,
             outbox: Outbox::default(),
             last_sent: now,
@@ -226,6 +231,7 @@ impl HubSession {
             self.turn = Turn::No;
         }
         self.tells_annotations = greeting.features.contains(&ANNOTATIONS);
+        self.renews = greeting.features.contains(&REISSUE);
         let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         self.outbox.welcome = Some(Box::new(v1::Welcome {
             protocol: PROTOCOL,
@@ -310,6 +316,19 @@ impl HubSession {
         self.allowed = allowed.clone();
         if self.is_live() && self.tells_annotations {
             self.outbox.capabilities = Some(Box::new(capabilities(allowed)));
+        }
+    }
+
+    /// Whether the agent keeps its certificate by itself.
+    pub fn renews(&self) -> bool {
+        self.renews
+    }
+
+    /// Asks the agent to renew its certificate within the time, if it keeps it by itself.
+    pub fn reissue(&mut self, within: Duration) {
+        if self.renews {
+            let within_ms = u32::try_from(within.as_millis()).unwrap_or(u32::MAX);
+            self.outbox.reissue = Some(v1::Reissue { within_ms });
         }
     }
 
@@ -529,6 +548,8 @@ impl HubSession {
             Message::Capabilities(*capabilities)
         } else if let Some(turn) = outbox.turn.take() {
             Message::Turn(turn)
+        } else if let Some(reissue) = outbox.reissue.take() {
+            Message::Reissue(reissue)
         } else if outbox.beat || beat_due {
             outbox.beat = false;
             Message::Heartbeat(v1::Heartbeat {

@@ -31,8 +31,10 @@ pub const PROTOCOL: u32 = 1;
 pub const TURNS: &str = "turns";
 /// The feature by which a hub tells during a session which annotations may pass.
 pub const ANNOTATIONS: &str = "annotations";
+/// The feature by which a hub asks an agent to renew its certificate before it is due. Only agents that keep theirs by themselves have it.
+pub const REISSUE: &str = "reissue";
 /// All features of this release.
-pub const FEATURES: &[&str] = &[TURNS, ANNOTATIONS];
+pub const FEATURES: &[&str] = &[TURNS, ANNOTATIONS, REISSUE];
 /// Each side says something at least this often.
 pub const HEARTBEAT: Duration = Duration::from_secs(10);
 /// A peer that said nothing for this long is gone (DESIGN.md rule 10).

@@ -1,7 +1,7 @@
 //! The two rustls configurations, made from checked credentials. Every choice that PITFALLS 3 to 5 ask for is here:
 //! TLS 1.3 alone, `h2`, no tickets, no session cache, no early data, *ring* by name.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use rustls::{
     ClientConfig, RootCertStore, ServerConfig, client::Resumption, server::NoServerSessionStorage,
@@ -9,7 +9,10 @@ use rustls::{
 };
 use rustls_pki_types::ServerName;
 
-use super::{Credentials, StrictClientVerifier, TlsError, credentials::provider};
+use super::{
+    Credentials, StrictClientVerifier, TlsError,
+    credentials::{authorities, provider},
+};
 
 /// The only protocol spoken (RFC 9113, 3.2).
 pub const ALPN_H2: &[u8] = b"h2";
@@ -61,6 +64,22 @@ pub fn client_config(credentials: &Credentials) -> Result<ClientConfig, TlsError
     config.alpn_protocols = vec![ALPN_H2.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
+    Ok(config)
+}
+
+/// The agent's side where its certificate is no good any more: verifies the hub by these authorities (PEM), and presents nothing.
+pub fn open_client_config(trusted: &str, now: SystemTime) -> Result<ClientConfig, TlsError> {
+    let path = Path::new("(memory)/ca.crt");
+    let mut roots = RootCertStore::empty();
+    for authority in authorities(path, trusted.as_bytes(), now)?.0 {
+        roots.add(authority)?;
+    }
+    let mut config = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = vec![ALPN_H2.to_vec()];
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 

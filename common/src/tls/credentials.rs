@@ -261,7 +261,7 @@ fn check_pair(
 
 /// The authorities that are in their validity now. An expired one beside a valid one is what a rotation leaves
 /// behind; it is left out, because a trust anchor's dates are not looked at in a handshake.
-fn authorities(
+pub(super) fn authorities(
     path: &Path,
     text: &[u8],
     now: SystemTime,

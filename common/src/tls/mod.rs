@@ -15,10 +15,12 @@ mod tests;
 mod validity;
 mod verifier;
 
-pub use config::{ALPN_H2, client_config, open_server_config, server_config, server_name};
+pub use config::{
+    ALPN_H2, client_config, open_client_config, open_server_config, server_config, server_name,
+};
 pub use credentials::{Credentials, Role, TlsFiles, certificates_from_pem};
 pub use error::TlsError;
 pub use pin::{Pin, PinError, pinned_client_config};
 pub use reload::{ClientTls, Current, Reload, ServerTls, TlsSource};
 pub use validity::{Health, Validity, format_time, in_words};
-pub use verifier::{MAX_CHAIN_LENGTH, StrictClientVerifier};
+pub use verifier::{MAX_CHAIN_LENGTH, StrictClientVerifier, once_valid};

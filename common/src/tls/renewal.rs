@@ -67,6 +67,8 @@ mod tests {
             subject: String::new(),
             issuer: String::new(),
             serial: Serial::from_bytes(&serial.to_be_bytes()),
+            key: None,
+            signed_by: None,
             not_before: made() - CLOCK_SKEW,
             not_after: made() + life,
             is_authority: false,

@@ -1,7 +1,7 @@
 //! The hub's judgement of a client's chain: everything webpki checks (our CA, signatures, dates, no CA as leaf), and
 //! two things it leaves open: the leaf must *say* clientAuth, and a chain must be short. It knows nothing of names.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc, time::SystemTime};
 
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, ExtendedKeyPurpose,
@@ -15,6 +15,10 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 
+use super::{
+    TlsError,
+    credentials::{authorities, provider},
+};
 use crate::identity::CertificateFacts;
 
 /// The longest chain a client may send, leaf included: more is work for us and of no use to it.
@@ -101,6 +105,30 @@ impl ClientCertVerifier for StrictClientVerifier {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.webpki.supported_verify_schemes()
     }
+}
+
+/// Whether a client's certificate (DER) was good in the last second of its life, by authorities (PEM) that are good now. It may have
+/// expired since; everything else is judged as in a handshake.
+///
+/// # Errors
+/// What a handshake would end with.
+pub fn once_valid(certificate: &[u8], trusted: &str, now: SystemTime) -> Result<(), TlsError> {
+    let mut roots = RootCertStore::empty();
+    let path = Path::new("(memory)/ca.crt");
+    for authority in authorities(path, trusted.as_bytes(), now)?.0 {
+        roots.add(authority)?;
+    }
+    let facts = CertificateFacts::from_der(certificate)
+        .map_err(|_| Error::InvalidCertificate(CertificateError::BadEncoding))?;
+    let last = facts
+        .not_after
+        .min(now)
+        .duration_since(SystemTime::UNIX_EPOCH);
+    let last = UnixTime::since_unix_epoch(last.unwrap_or_default());
+    StrictClientVerifier::new(roots, provider())?
+        .verify_client_cert(&CertificateDer::from(certificate), &[], last)
+        .map(drop)?;
+    Ok(())
 }
 
 fn wrong_purpose() -> Error {

@@ -20,8 +20,8 @@ pub use load_balancer::{
     Source, TrafficPolicy,
 };
 pub use tenant::{
-    Annotations, Credentials, HealthCheck, HealthMode, Quotas, ReclaimPolicy, Tenant, TenantSpec,
-    TenantStatus,
+    Annotations, CertificateStatus, Credentials, HealthCheck, HealthMode, Quotas, ReclaimPolicy,
+    Tenant, TenantSpec, TenantStatus,
 };
 
 /// The API group.

@@ -25,6 +25,10 @@ use serde::{Deserialize, Serialize};
         .message("a tenant's name has 1 to 40 lower-case letters, digits and inner hyphens"),
     printcolumn = r#"{"name": "Connected", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Connected\")].status", "description": "Whether the tenant's agent has a session"}"#,
     printcolumn = r#"{"name": "Agent", "type": "string", "jsonPath": ".status.agentVersion", "description": "The agent's version"}"#,
+    printcolumn = r#"{"name": "LBs", "type": "integer", "jsonPath": ".status.loadBalancers", "description": "Load balancers that the tenant has"}"#,
+    printcolumn = r#"{"name": "Quota", "type": "integer", "jsonPath": ".spec.quotas.loadBalancers", "description": "Load balancers that it may have"}"#,
+    printcolumn = r#"{"name": "Waiting", "type": "integer", "jsonPath": ".status.waiting", "description": "Services that are refused because a quota is used up"}"#,
+    printcolumn = r#"{"name": "Ports", "type": "integer", "jsonPath": ".status.ports", "description": "The ports of all its load balancers", "priority": 1}"#,
     printcolumn = r#"{"name": "Held", "type": "integer", "jsonPath": ".status.heldLoadBalancers", "description": "Load balancers whose deletion the brake holds"}"#,
     printcolumn = r#"{"name": "Suspended", "type": "boolean", "jsonPath": ".spec.suspended", "description": "Whether the operator has shut the tenant out"}"#,
     printcolumn = r#"{"name": "Cluster", "type": "string", "jsonPath": ".status.clusterUID", "description": "The UID of the tenant cluster's kube-system namespace", "priority": 1}"#,
@@ -38,6 +42,11 @@ pub struct TenantSpec {
     /// Which of the tenant's certificates are good no more. A session with one of them ends within a second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
+    /// For so long after its certificate has expired the tenant's agent may get another one by itself, with the key of the expired one; without
+    /// it, or with 0, a cluster that was off for longer than its certificate lives needs a new join token. 90 days at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 7_776_000), extend("format" = "int32"))]
+    pub renew_grace_seconds: Option<u32>,
     /// The MetalLB pool (`IPAddressPool`) that new load balancers get their addresses from; without it MetalLB chooses
     /// among its pools. Addresses already given are not affected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -75,6 +84,11 @@ pub struct TenantSpec {
     /// How much this tenant may have.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quotas: Option<Quotas>,
+    /// What exists and no longer fits what stands here (`nodeCIDRs`, `nodePortRange`, `requestableIPs`, `quotas`) is withdrawn. Else it
+    /// stays and is reported, and only what is new has to fit. Addresses that no Tenant opens never receive traffic, whatever
+    /// stands here.
+    #[serde(default)]
+    pub enforce: bool,
     /// Annotations of the Services that the hub makes for this tenant: which of them the tenant may set, and which the operator
     /// sets. A change is followed on Services that exist; their addresses stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,17 +115,29 @@ pub struct TenantSpec {
 #[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Quotas {
+    /// Load balancers. One more is refused until another goes; then the one that came first is served. Addresses that are kept for
+    /// Services that were deleted count: for good with `reclaimPolicy: Retain`, else until somebody waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 100000), extend("format" = "int32"))]
+    pub load_balancers: Option<u32>,
+    /// Ports of all load balancers together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 1000000), extend("format" = "int32"))]
+    pub ports: Option<u32>,
     /// Ports of one load balancer. A Service with more is refused; where one has more already, it is served as it is and told so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000), extend("format" = "int32"))]
     pub ports_per_load_balancer: Option<u32>,
+    /// Changes that are carried out in a second; 200 where nothing is given. A change is one round of writes for one Service, of which
+    /// a new one takes four. What is not used is kept for a minute, so that a burst has sixty times as many at once; beyond that
+    /// they wait, for this tenant alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10000), extend("format" = "int32"))]
+    pub changes_per_second: Option<u32>,
     /// Nodes that receive traffic: first those that do already, then by name. The others are left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100000), extend("format" = "int32"))]
     pub nodes: Option<u32>,
-    /// Nodes that receive traffic already are left out too, when the quota is lowered below their number.
-    #[serde(default)]
-    pub enforce: bool,
 }
 
 /// What of a tenant's certificates the operator has revoked. `berth-hub tenant revoke` writes it.
@@ -225,12 +251,51 @@ pub struct TenantStatus {
     #[serde(default)]
     #[schemars(range(min = 0), extend("format" = "int32"))]
     pub held_load_balancers: u32,
+    /// How many load balancers the tenant has, also those whose address is kept for good (`reclaimPolicy: Retain`).
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub load_balancers: u32,
+    /// The ports of all of them.
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub ports: u32,
+    /// How many of the tenant's Services are refused because a quota is used up (`quotas.loadBalancers`, `quotas.ports`).
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub waiting: u32,
+    /// How many load balancers serve although policy would not let them in any more; with `enforce` they are withdrawn.
+    #[serde(default)]
+    #[schemars(range(min = 0), extend("format" = "int32"))]
+    pub beyond_policy: u32,
     /// The version of the agent that was last connected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent_version: Option<String>,
+    /// The certificate that the tenant's agent was last seen with, or was given since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<CertificateStatus>,
     /// `Connected`: the tenant's agent has a session. `DeletionsHeld`: much is absent at once, and nothing of it is deleted.
     /// `CertificateExpiring`: the agent's certificate should have been renewed long ago. `Deleting`: the Tenant is being deleted, and this
-    /// is what is waited for.
+    /// is what is waited for. `PolicyViolated`: what exists does not fit what the Tenant says any more. `Throttled`: the tenant changes
+    /// more than `quotas.changesPerSecond`, and its changes wait.
     #[serde(default)]
     pub conditions: Vec<Condition>,
+}
+
+/// An agent's certificate. Authorities are told by their keys: the first eight bytes of the key identifier that `openssl x509 -text` shows.
+#[derive(Serialize, Deserialize, JsonSchema, Clone, Debug, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CertificateStatus {
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// The authority that signed it.
+    #[serde(default)]
+    pub authority: Option<String>,
+    /// The authorities by which the agent was told to verify the hub, when it got this certificate.
+    #[serde(default)]
+    pub trusts: Vec<String>,
+    /// When it ends.
+    pub not_after: Time,
+    /// Whether the agent renews it when the hub asks for that. One whose certificate comes from files does not.
+    #[serde(default)]
+    pub renews: bool,
 }

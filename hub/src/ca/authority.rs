@@ -3,10 +3,10 @@
 use std::{fmt, path::Path, time::SystemTime};
 
 use berth_common::{
-    identity::{CertificateFacts, TrustDomain},
+    identity::{CertificateFacts, Identity, KeyId, TrustDomain},
     tls::certificates_from_pem,
 };
-use rcgen::{Issuer, KeyPair, PublicKeyData};
+use rcgen::{CertificateParams, Issuer, KeyPair, PublicKeyData};
 use rustls_pki_types::CertificateDer;
 
 use super::{CaError, CertificateRequest, Lifetime, fresh_key, fresh_serial, policy};
@@ -17,6 +17,9 @@ pub struct Authority {
     facts: CertificateFacts,
     trust_domain: TrustDomain,
     bundle: String,
+    trusted: Vec<KeyId>,
+    /// Its own certificate by the authority before it, which the hub shows with its own: who trusts only that one verifies it so.
+    cross: Option<String>,
 }
 
 /// Without the key.
@@ -63,15 +66,44 @@ impl Authority {
         lifetime: Lifetime,
         now: SystemTime,
     ) -> Result<Self, CaError> {
+        Self::made(trust_domain, lifetime, now).map(|(authority, _)| authority)
+    }
+
+    fn made(
+        trust_domain: TrustDomain,
+        lifetime: Lifetime,
+        now: SystemTime,
+    ) -> Result<(Self, CertificateParams), CaError> {
         let params = policy::authority(&trust_domain, lifetime, fresh_serial()?, now)?;
         let key = fresh_key()?;
         let certificate = params.self_signed(&key)?;
-        Ok(Self {
+        let authority = Self {
             facts: CertificateFacts::from_der(certificate.der())?,
+            trusted: key_ids([certificate.der()])?,
             bundle: certificate.pem(),
-            issuer: Issuer::new(params, key),
+            issuer: Issuer::new(params.clone(), key),
             trust_domain,
-        })
+            cross: None,
+        };
+        Ok((authority, params))
+    }
+
+    /// A new authority that is to take the place of this one, and its certificate by this one; PEM. The latter ends when the first of the
+    /// two does, and there is none where this one vouches for nothing any more.
+    ///
+    /// # Errors
+    /// As [`Authority::create`].
+    pub fn succeed(
+        &self,
+        lifetime: Lifetime,
+        now: SystemTime,
+    ) -> Result<(Self, Option<String>), CaError> {
+        let (next, mut params) = Self::made(self.trust_domain.clone(), lifetime, now)?;
+        if !policy::vouch(&mut params, &self.facts, fresh_serial()?, now) {
+            return Ok((next, None));
+        }
+        let cross = params.signed_by(next.issuer.key(), &self.issuer)?;
+        Ok((next, Some(cross.pem())))
     }
 
     /// An authority that was made before, by [`Authority::create`] or by somebody else. The first certificate of the
@@ -104,9 +136,18 @@ impl Authority {
         Ok(Self {
             trust_domain: trust_domain_of(&facts, trust_domain, place)?,
             issuer: Issuer::from_ca_cert_der(&chain[0], key)?,
+            trusted: key_ids(&chain)?,
             bundle: certificates.to_owned(),
             facts,
+            cross: None,
         })
+    }
+
+    /// The same, which shows this certificate of its own besides, by the authority before it; PEM.
+    #[must_use]
+    pub fn with_cross(mut self, cross: Option<String>) -> Self {
+        self.cross = cross;
+        self
     }
 
     /// What its certificate says.
@@ -124,6 +165,16 @@ impl Authority {
         &self.bundle
     }
 
+    /// The ids of the keys of all in the bundle, this one's first. An authority that says no id has none.
+    pub fn trusted(&self) -> &[KeyId] {
+        &self.trusted
+    }
+
+    /// Its certificate by the authority before it; PEM.
+    pub fn cross(&self) -> Option<&str> {
+        self.cross.as_deref()
+    }
+
     /// Its private key, PKCS#8 in PEM. Only for keeping it.
     pub(super) fn key_pem(&self) -> String {
         self.issuer.key().serialize_pem()
@@ -137,8 +188,12 @@ impl Authority {
         let key = fresh_key()?;
         let serial = fresh_serial()?;
         let (certificate, shortened) = self.sign(request, &key, serial, now)?;
+        let mut chain = certificate.pem();
+        if request.subject == Identity::Hub {
+            chain.extend(self.cross.iter().map(String::as_str));
+        }
         Ok(Issued {
-            certificate: certificate.pem(),
+            certificate: chain,
             key: key.serialize_pem(),
             bundle: self.bundle.clone(),
             facts: CertificateFacts::from_der(certificate.der())?,
@@ -161,6 +216,16 @@ impl Authority {
         let shortened = policy::is_shortened(&params, request.lifetime, now);
         Ok((params.signed_by(key, &self.issuer)?, shortened))
     }
+}
+
+fn key_ids<'a>(
+    certificates: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+) -> Result<Vec<KeyId>, CaError> {
+    let mut ids = Vec::new();
+    for certificate in certificates {
+        ids.extend(CertificateFacts::from_der(certificate)?.key);
+    }
+    Ok(ids)
 }
 
 fn has_key(certificate: &CertificateDer<'_>, key: &KeyPair) -> bool {

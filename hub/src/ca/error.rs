@@ -45,6 +45,22 @@ pub enum CaError {
         /// The Secret.
         place: String,
     },
+    /// Somebody else's authority, to be rotated where it is made.
+    #[error(
+        "the Secret {place} is not managed by berth-hub: rotate the authority where it is made, and have agents trust both meanwhile"
+    )]
+    ForeignAuthority {
+        /// The Secret.
+        place: String,
+    },
+    /// Somebody else has changed it since it was read.
+    #[error(
+        "{place} was changed by somebody else at this moment: run the same command again, and it goes on from there"
+    )]
+    Changed {
+        /// The directory or Secret.
+        place: String,
+    },
     /// What is kept is not an authority.
     #[error("the certificate in {place} cannot sign others: {problem}")]
     Unusable {

@@ -2,13 +2,17 @@
 //! by whoever asks. The authority can be exchanged under it.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
-use berth_common::identity::{CertificateFacts, Identity, TenantName};
+use berth_common::identity::{CertificateFacts, Identity, KeyId, TenantName};
 use rcgen::PublicKeyData;
+use tokio::sync::Notify;
 
 use super::{Authority, CaError, CertificateRequest, Issued, Lifetime};
 
@@ -16,6 +20,17 @@ use super::{Authority, CaError, CertificateRequest, Issued, Lifetime};
 pub struct Issuing {
     authority: ArcSwap<Authority>,
     lifetime: Lifetime,
+    version: AtomicU64,
+    changed: Notify,
+}
+
+/// What an agent that renews now is given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Higher with every change.
+    pub version: u64,
+    /// The keys of the authorities that it is to trust; the first signs its certificate.
+    pub trusted: Vec<KeyId>,
 }
 
 impl Issuing {
@@ -24,12 +39,35 @@ impl Issuing {
         Self {
             authority: ArcSwap::from_pointee(authority),
             lifetime,
+            version: AtomicU64::new(0),
+            changed: Notify::new(),
         }
     }
 
     /// The one that signs now.
     pub fn authority(&self) -> Arc<Authority> {
         self.authority.load_full()
+    }
+
+    /// Signs with this one from now on.
+    pub fn exchange(&self, authority: Authority) {
+        self.authority.store(Arc::new(authority));
+        self.version.fetch_add(1, Ordering::AcqRel);
+        self.changed.notify_waiters();
+    }
+
+    /// What an agent that renews now is given.
+    pub fn wanted(&self) -> Wanted {
+        let version = self.version.load(Ordering::Acquire);
+        Wanted {
+            version,
+            trusted: self.authority().trusted().to_vec(),
+        }
+    }
+
+    /// Resolves when another authority has been taken since the call.
+    pub fn changed(&self) -> impl Future<Output = ()> + Send {
+        self.changed.notified()
     }
 
     /// How long certificates live.

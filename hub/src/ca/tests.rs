@@ -2,7 +2,10 @@ use std::time::{Duration, SystemTime};
 
 use berth_common::{
     identity::{AdminName, CertificateFacts, Identity, TenantName, TrustDomain, identity_of},
-    tls::TlsError,
+    tls::{
+        Pin, ServerTls, TlsError, certificates_from_pem, open_client_config, pinned_client_config,
+        server_name,
+    },
 };
 use rcgen::{CertificateParams, KeyPair};
 use x509_parser::prelude::*;
@@ -250,4 +253,52 @@ fn keys_are_never_shown() {
         !shown.contains("PRIVATE") && !shown.contains("key:"),
         "{shown}"
     );
+}
+
+/// A handshake with the hub of this authority, by whom the client trusts alone.
+async fn meets(hub: &Authority, client: rustls::ClientConfig) -> bool {
+    let request = CertificateRequest {
+        subject: Identity::Hub,
+        dns: vec!["hub.example".into()],
+        ..tenant()
+    };
+    let now = SystemTime::now();
+    let issued = hub.issue(&request, now).unwrap();
+    let (cert, key, ca) = (&issued.certificate, &issued.key, &issued.bundle);
+    let server = ServerTls::open_server_in_memory(cert, key, ca, now).unwrap();
+    let (near, far) = tokio::io::duplex(64 * 1024);
+    let acceptor = tokio_rustls::TlsAcceptor::from(server.current().config.clone());
+    let connector = tokio_rustls::TlsConnector::from(std::sync::Arc::new(client));
+    let name = server_name("hub.example").unwrap();
+    let (connected, _) = tokio::join!(connector.connect(name, near), acceptor.accept(far));
+    connected.is_ok()
+}
+
+#[tokio::test]
+async fn during_a_rotation_the_hub_is_known_by_either_authority_and_by_either_pin() {
+    let now = SystemTime::now();
+    let made = Authority::create(TrustDomain::default(), DEFAULT_AUTHORITY_LIFETIME, now);
+    let old = Kept::new(&made.unwrap());
+    let first = old.authority(None, "x").unwrap();
+    let (next, cross) = first.succeed(DEFAULT_AUTHORITY_LIFETIME, now).unwrap();
+    let published = old.publish(&next, cross, now);
+    let switched = published.switch(now).unwrap();
+    let dropped = switched.drop_previous(now);
+    let pin = |authority: &Authority| {
+        let all = certificates_from_pem("x".as_ref(), authority.bundle().as_bytes()).unwrap();
+        Pin::of(&all[0]).unwrap()
+    };
+    let mut known = Vec::new();
+    for kept in [&old, &published, &switched, &dropped] {
+        let hub = kept.authority(None, "x").unwrap();
+        let mut by = Vec::new();
+        for client in [&first, &next] {
+            let trusting = open_client_config(client.bundle(), now).unwrap();
+            let pinned = pinned_client_config(pin(client)).unwrap();
+            by.push((meets(&hub, trusting).await, meets(&hub, pinned).await));
+        }
+        known.push((by[0], by[1]));
+    }
+    let (yes, no) = ((true, true), (false, false));
+    assert_eq!(known, [(yes, no), (yes, no), (yes, yes), (no, yes)]);
 }

@@ -1,4 +1,7 @@
-//! `berth-hub ca`: makes the authority that every certificate comes from. Once.
+//! `berth-hub ca`: makes the authority that every certificate comes from, once, and puts another one in its place.
+
+mod progress;
+mod rotate;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -22,6 +25,20 @@ use crate::ca::{
 pub enum CaCommand {
     /// Make a new certificate authority; an existing one is never overwritten
     Init(InitArgs),
+    /// Put a new authority in the place of the one there is, without cutting anybody off
+    ///
+    /// In three steps: 1. A new authority is made, and every agent is told over its session to trust it beside the present one. 2. It signs
+    /// from then on: every agent that is connected gets a new certificate, and the key of the former authority is deleted. 3. When the
+    /// last certificate of the former one has gone or has ended, it is trusted no more.
+    ///
+    /// No session ends, and no load balancer changes. The command shows how far it is and waits. It may be ended at any moment: all
+    /// state is in the Secret or directory, and the same command goes on from there, here or elsewhere.
+    ///
+    /// A tenant that is not connected is waited for in step 2 until its certificate ends; one whose certificate comes from files, until
+    /// somebody has brought it another. --finish waits for nobody, and names those that need a new token or certificate.
+    Rotate(rotate::RotateArgs),
+    /// Show which authority signs, which are trusted, and how far a rotation is
+    Status(rotate::StatusArgs),
 }
 
 /// Arguments of `ca init`.
@@ -54,8 +71,11 @@ pub(super) async fn run(
     command: CaCommand,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, CliError> {
-    let CaCommand::Init(arguments) = command;
-    init(arguments, console).await
+    match command {
+        CaCommand::Init(arguments) => init(arguments, console).await,
+        CaCommand::Rotate(arguments) => rotate::run(arguments, console).await,
+        CaCommand::Status(arguments) => rotate::status(arguments, console).await,
+    }
 }
 
 async fn init(arguments: InitArgs, console: &mut Console<'_>) -> Result<ExitCode, CliError> {

@@ -107,6 +107,11 @@ pub(super) async fn run(
     }
 }
 
+/// All of them.
+pub(super) async fn all(client: Client) -> Result<Vec<Tenant>, CliError> {
+    list::tenants(client).await
+}
+
 /// Leaves the operator's own line of what was done.
 fn audited(
     console: &mut Console<'_>,

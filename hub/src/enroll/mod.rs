@@ -1,11 +1,14 @@
 //! How a cluster is admitted, and keeps its certificate: join tokens, what may be in a request for a certificate, and the two gRPC
-//! services. What decides is pure (`token`, `entry`, `csr`, `attempts`); `store` keeps tokens in a Secret, `service` and `renewal`
-//! speak gRPC. It signs with `ca`; it knows nothing of sessions.
+//! services. What decides is pure (`token`, `entry`, `csr`, `attempts`, `grace`); `store` keeps tokens in a Secret, `service`, `rejoin` and
+//! `renewal` speak gRPC. It signs with `ca`; it knows nothing of sessions.
 
 mod attempts;
+mod budget;
 mod csr;
 mod entry;
+mod grace;
 mod metrics;
+mod rejoin;
 mod renewal;
 mod service;
 mod store;

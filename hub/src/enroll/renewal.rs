@@ -1,11 +1,7 @@
 //! `berth.v1.Renewal`: another certificate for the tenant that the connection belongs to. The connection then lives until the new one
 //! ends, and with it the session on it: it is the same peer, and what it was given is what it will show next.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use berth_common::{identity::TenantName, tls::Validity};
 use berth_wire::v1::{self, renewal_server::Renewal};
@@ -13,7 +9,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 use tracing::warn;
 
-use super::{EnrollMetrics, Requested};
+use super::{EnrollMetrics, Requested, budget::Budgets};
 use crate::{
     audit,
     ca::{Issuing, fresh_serial},
@@ -23,11 +19,6 @@ use crate::{
     tenants::{Credential, Tenants},
 };
 
-/// Renewals of one tenant in a row, for two replicas and their retries.
-const BURST: f64 = 10.0;
-/// And one more each second, which is far more than any of them needs.
-const PER_SECOND: f64 = 1.0;
-
 /// The service. Clones are the same.
 #[derive(Clone)]
 pub struct Renewals(Arc<Inner>);
@@ -36,14 +27,8 @@ struct Inner {
     issuing: Arc<Issuing>,
     tenants: Arc<Tenants>,
     certificates: Arc<Certificates>,
-    budgets: Mutex<HashMap<TenantName, Budget>>,
+    budgets: Budgets,
     metrics: EnrollMetrics,
-}
-
-/// What is left of a tenant's burst.
-struct Budget {
-    left: f64,
-    at: Instant,
 }
 
 impl Renewals {
@@ -58,7 +43,7 @@ impl Renewals {
             issuing,
             tenants,
             certificates,
-            budgets: Mutex::default(),
+            budgets: Budgets::default(),
             metrics,
         }))
     }
@@ -107,7 +92,12 @@ impl Inner {
         self.tenants
             .check(&tenant, &Credential::from(shown))
             .map_err(|why| refused(why.label(), Status::permission_denied(why.to_string())))?;
-        if !self.spend(&tenant, Instant::now()) {
+        // Over a connection that was made with a certificate of a former authority, only who was given another one since.
+        if self.tenants.is_former(shown.signed_by) && peer.expiry.at() <= shown.not_after {
+            let text = "the client certificate is by an authority that is trusted no more";
+            return Err(refused("former_authority", Status::unauthenticated(text)));
+        }
+        if !self.budgets.spend(&tenant, Instant::now()) {
             let status = Status::resource_exhausted("this tenant renews its certificate too often");
             return Err(refused("too_often", status));
         }
@@ -137,32 +127,18 @@ impl Inner {
         let new = Credential {
             serial: facts.serial.clone(),
             not_before: facts.not_before,
+            not_after: facts.not_after,
+            signed_by: facts.signed_by,
         };
-        self.tenants.renewed(&tenant, &Credential::from(shown), new);
+        let authority = self.issuing.authority();
+        let trusts = authority.trusted().to_vec();
+        self.tenants
+            .renewed(&tenant, &Credential::from(shown), new, trusts);
         peer.expiry.extend(facts.not_after);
         self.certificates.shown(&tenant, Validity::from(&facts));
         Ok(v1::CertificateResponse {
             certificate,
-            authorities: self.issuing.authority().bundle().to_owned(),
+            authorities: authority.bundle().to_owned(),
         })
-    }
-
-    fn spend(&self, tenant: &TenantName, now: Instant) -> bool {
-        let mut budgets = self.budgets.lock().unwrap_or_else(PoisonError::into_inner);
-        // Who has renewed long ago has the whole burst, as one who never has. So there are no more than renew at a time.
-        let full = Duration::from_secs_f64(BURST / PER_SECOND);
-        budgets.retain(|_, budget| now.saturating_duration_since(budget.at) < full);
-        let budget = budgets.entry(tenant.clone()).or_insert(Budget {
-            left: BURST,
-            at: now,
-        });
-        let since = now.saturating_duration_since(budget.at).as_secs_f64();
-        budget.left = (budget.left + since * PER_SECOND).min(BURST);
-        budget.at = now;
-        let enough = budget.left >= 1.0;
-        if enough {
-            budget.left -= 1.0;
-        }
-        enough
     }
 }

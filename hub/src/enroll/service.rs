@@ -17,7 +17,7 @@ use tracing::warn;
 
 use super::{
     Attempts, EnrollMetrics, Refused, Requested, Signed, StoreError, Token, TokenId, Tokens,
-    entry::seconds,
+    budget::Budgets, entry::seconds,
 };
 use crate::{
     api::Tenant,
@@ -31,10 +31,10 @@ use crate::{
 const NOT_ACCEPTED: &str = "the join token is not accepted: it is mistyped, used with another key, expired or revoked; the hub's operator \
                             makes a new one with `berth-hub token create`";
 
-/// Uses of tokens that ask the management cluster at once. Strangers cannot make the hub ask more.
+/// Uses of tokens and of expired certificates that ask the management cluster at once. Strangers cannot make the hub ask more.
 const AT_ONCE: usize = 8;
 /// How long one waits for its turn.
-const PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 /// The standard trailer by which a gRPC server says when to come back, in milliseconds.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
@@ -42,14 +42,15 @@ const PUSHBACK: &str = "grpc-retry-pushback-ms";
 #[derive(Clone)]
 pub struct Enrollments(Arc<Inner>);
 
-struct Inner {
-    issuing: Arc<Issuing>,
+pub(super) struct Inner {
+    pub(super) issuing: Arc<Issuing>,
     tokens: Tokens,
-    tenants: Api<Tenant>,
+    pub(super) tenants: Api<Tenant>,
     former: Arc<Former>,
-    attempts: Mutex<Attempts<IpAddr>>,
-    turns: Semaphore,
-    metrics: EnrollMetrics,
+    pub(super) attempts: Mutex<Attempts<IpAddr>>,
+    pub(super) turns: Semaphore,
+    pub(super) budgets: Budgets,
+    pub(super) metrics: EnrollMetrics,
 }
 
 /// What is not given, and why.
@@ -94,6 +95,7 @@ impl Enrollments {
             former,
             attempts: Mutex::default(),
             turns: Semaphore::new(AT_ONCE),
+            budgets: Budgets::default(),
             metrics,
         }))
     }
@@ -105,11 +107,7 @@ impl Enrollment for Enrollments {
         &self,
         request: Request<v1::EnrollRequest>,
     ) -> Result<Response<v1::CertificateResponse>, Status> {
-        let remote = request
-            .extensions()
-            .get::<Arc<Peer>>()
-            .map(|peer| peer.remote)
-            .ok_or_else(|| Status::internal("a connection without an address"))?;
+        let remote = remote(&request)?;
         let message = request.into_inner();
         let token = Token::parse(&message.token);
         let id = token.as_ref().map(|token| token.digest().id());
@@ -118,6 +116,21 @@ impl Enrollment for Enrollments {
             Err(failure) => Err(self.0.refuse(remote, id.as_ref(), failure)),
         }
     }
+
+    async fn rejoin(
+        &self,
+        request: Request<v1::RejoinRequest>,
+    ) -> Result<Response<v1::CertificateResponse>, Status> {
+        let remote = remote(&request)?;
+        let response = self.0.rejoin(remote, &request.into_inner()).await?;
+        Ok(Response::new(response))
+    }
+}
+
+fn remote<T>(request: &Request<T>) -> Result<SocketAddr, Status> {
+    let peer = request.extensions().get::<Arc<Peer>>();
+    peer.map(|peer| peer.remote)
+        .ok_or_else(|| Status::internal("a connection without an address"))
 }
 
 impl Inner {
@@ -293,7 +306,7 @@ impl Failure {
     }
 }
 
-fn locked(left: Duration) -> Status {
+pub(super) fn locked(left: Duration) -> Status {
     let seconds = left.as_secs() + 1;
     let mut status = Status::new(
         Code::ResourceExhausted,

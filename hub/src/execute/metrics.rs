@@ -10,7 +10,10 @@ use prometheus_client::{
 };
 
 use super::{Failure, write::What};
-use crate::{plan::Write, policy::Judged};
+use crate::{
+    plan::Write,
+    policy::{Judged, Shortage},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WriteLabels {
@@ -29,6 +32,12 @@ struct UnfitLabels {
     reason: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QuotaLabels {
+    quota: &'static str,
+    result: &'static str,
+}
+
 /// Figures about planning and writing.
 #[derive(Clone, Debug)]
 pub struct WriteMetrics {
@@ -39,6 +48,11 @@ pub struct WriteMetrics {
     released: Counter,
     refused_addresses: Family<UnfitLabels, Counter>,
     refused: Family<RefusedLabels, Counter>,
+    short: Family<QuotaLabels, Counter>,
+    waiting: Gauge,
+    withdrawn: Family<UnfitLabels, Counter>,
+    throttled: Counter,
+    resting: Gauge,
 }
 
 impl Default for WriteMetrics {
@@ -56,6 +70,11 @@ impl Default for WriteMetrics {
             released: Counter::default(),
             refused_addresses: Family::default(),
             refused: Family::default(),
+            short: Family::default(),
+            waiting: Gauge::default(),
+            withdrawn: Family::default(),
+            throttled: Counter::default(),
+            resting: Gauge::default(),
         }
     }
 }
@@ -98,6 +117,31 @@ impl WriteMetrics {
             "Refusals that tenants were told of for their Services, by reason: each once, however often it is planned",
             self.refused.clone(),
         );
+        registry.register(
+            "berth_quota_refusals",
+            "Services for which there was no room in their tenants' quotas: they wait (refused), or lost what they had (withdrawn)",
+            self.short.clone(),
+        );
+        registry.register(
+            "berth_quota_waiting",
+            "Services that wait for room in their tenants' quotas",
+            self.waiting.clone(),
+        );
+        registry.register(
+            "berth_load_balancers_withdrawn",
+            "Load balancers that were taken away from tenants that want them, for policy does not allow them any more, by reason",
+            self.withdrawn.clone(),
+        );
+        registry.register(
+            "berth_tenants_throttled",
+            "How often a tenant began to change more in a second than it may, so that its changes wait",
+            self.throttled.clone(),
+        );
+        registry.register(
+            "berth_tenants_waiting_for_changes",
+            "Tenants whose changes wait now, because they have had as many as they may",
+            self.resting.clone(),
+        );
     }
 
     pub(super) fn planned(&self, took: Duration) {
@@ -129,6 +173,34 @@ impl WriteMetrics {
             let labels = UnfitLabels { reason };
             self.refused_addresses.get_or_create(&labels).inc();
         }
+    }
+
+    pub(super) fn short(&self, shortage: Shortage) {
+        let labels = QuotaLabels {
+            quota: shortage.label(),
+            result: match shortage.is_withdrawal() {
+                true => "withdrawn",
+                false => "refused",
+            },
+        };
+        self.short.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn throttled(&self) {
+        self.throttled.inc();
+    }
+
+    pub(super) fn resting(&self, tenants: usize) {
+        self.resting.set(i64::try_from(tenants).unwrap_or(i64::MAX));
+    }
+
+    pub(super) fn withdrawn(&self, reason: &'static str) {
+        let labels = UnfitLabels { reason };
+        self.withdrawn.get_or_create(&labels).inc();
+    }
+
+    pub(super) fn waiting(&self, keys: usize) {
+        self.waiting.set(i64::try_from(keys).unwrap_or(i64::MAX));
     }
 
     pub(super) fn wrote(&self, write: &Write, failure: Option<&Failure>) {

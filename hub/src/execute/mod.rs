@@ -12,11 +12,13 @@ mod tests;
 mod write;
 
 use std::{
+    collections::BTreeSet,
+    num::NonZeroU32,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use berth_common::{
@@ -31,13 +33,15 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, debug, info, info_span, warn};
 
 use crate::{
+    audit::{self, Subject},
     health::Verdicts,
     objects::Id,
-    observe::{Cache, Directory},
+    observe::{Cache, Directory, follow},
     plan::{
-        Action, Allocator, Now, Observed, Plan, Policy, REJECTION_STANDS, Rejection, Want, plan,
+        Action, Allocator, Now, Observed, Plan, Policy, REJECTION_STANDS, Rejection, Want, Write,
+        plan,
     },
-    policy::Barred,
+    policy::{Barred, Limits, Shortage},
     work::{Done, Work},
 };
 
@@ -51,6 +55,8 @@ use write::Writer;
 const CONCURRENCY: usize = 32;
 /// How many of them may be of one tenant, so that there is always room for another.
 pub const PER_TENANT: usize = 24;
+/// For so long something may come of a write whose reply was lost. An API server gives a request up after a minute.
+const IN_DOUBT: Duration = Duration::from_secs(75);
 /// A key that still is not settled after so many plans is put back in line: somebody may be writing against the hub.
 const MAX_ROUNDS: usize = 8;
 
@@ -149,13 +155,16 @@ impl<D: Desires> Executor<D> {
             };
             let executor = executor.clone();
             let span = info_span!("service", tenant = %id.tenant, service = %id.key);
+            span.in_scope(|| executor.line_up(&id));
             let task = async move {
                 let done = executor.settle(&id).await;
                 for tenant in executor.cache.take_disputed() {
                     executor.desires.replan(&tenant);
                 }
+                executor.call();
                 executor.work.done(&id, done, Instant::now());
                 executor.metrics.queued(executor.work.len());
+                executor.metrics.resting(executor.work.resting());
                 drop(slot);
             };
             running.spawn(task.instrument(span));
@@ -175,6 +184,7 @@ impl<D: Desires> Executor<D> {
             {
                 // What it has stays as it is.
                 self.parked.forget(id);
+                self.cache.forget(id, Instant::now());
                 return Done::Settled(None);
             }
             let want = self.desires.want(&id.tenant, &id.key);
@@ -182,11 +192,17 @@ impl<D: Desires> Executor<D> {
                 Some(facts) => facts.policy(self.allocator),
                 None => Policy::nobodys(self.allocator),
             };
-            let plan = self.plan(id, &want, &policy);
+            let quotas = facts.as_ref().map(|facts| (facts.version, facts.places));
+            let plan = self.plan(id, &want, &policy, quotas);
             let parked = self
                 .parked
                 .planned(id, &plan, policy.release_after, Instant::now());
             self.metrics.parked(parked);
+            self.withdrawn(id, &plan);
+            if plan.parked {
+                self.cache.parked(id);
+            }
+            self.call();
             if let Some(answer) = plan.answer {
                 self.desires.answer(&id.tenant, &id.key, answer);
             }
@@ -195,8 +211,6 @@ impl<D: Desires> Executor<D> {
             }
             let generation = match &want {
                 Want::Present { generation, .. } | Want::Unreadable { generation, .. } => {
-                    // Should the tenant delete it again, its address is kept anew.
-                    self.cache.keep(id);
                     Some(*generation)
                 }
                 Want::Deleted
@@ -205,11 +219,20 @@ impl<D: Desires> Executor<D> {
                 | Want::TenantDeleted
                 | Want::NoTenant => None,
             };
+            if plan.ports.is_some() {
+                // Should the tenant delete it again, its address is kept anew.
+                self.cache.keep(id);
+            }
             if plan.actions.is_empty() {
                 if generation.is_none() {
                     self.cache.forget_rejection(id);
                 }
                 return Done::Settled(plan.revisit);
+            }
+            if let Some(most) = facts.as_ref().map(|facts| facts.changes_per_second)
+                && self.work.spend(&id.tenant, most, Instant::now())
+            {
+                self.throttled(&id.tenant, most);
             }
             let actions = plan
                 .actions
@@ -232,19 +255,84 @@ impl<D: Desires> Executor<D> {
         Done::Failed
     }
 
-    fn plan(&self, id: &Id, want: &Want, policy: &Policy) -> Plan {
+    /// Puts a key into its tenant's line for a place, if it needs one. That is done by the one who hands out, and not by those
+    /// who work, so that those come first that were told first: of what a whole snapshot brings, by namespace and name.
+    fn line_up(&self, id: &Id) {
+        let facts = self.directory.get(&id.tenant);
+        if let Some(facts) =
+            facts.filter(|it| !it.suspended && !it.deleting && it.places.is_bounded())
+        {
+            let want = self.desires.want(&id.tenant, &id.key);
+            let (policy, quotas) = (facts.policy(self.allocator), (facts.version, facts.places));
+            self.plan(id, &want, &policy, Some(quotas));
+        }
+    }
+
+    fn plan(&self, id: &Id, want: &Want, policy: &Policy, quotas: Option<(u64, Limits)>) -> Plan {
         let now = Now {
             instant: Instant::now(),
             wall: Timestamp::now(),
         };
-        let observed = Observed {
+        let mut observed = Observed {
             health: self.desires.health(&id.tenant),
             barred: self.barred(id, want, policy),
+            taken: match want {
+                Want::Present { service, .. } => self
+                    .cache
+                    .taken_by_others(&id.tenant, &service.requested_ips),
+                _ => BTreeSet::new(),
+            },
             ..self.cache.observed(id)
         };
-        let planned = plan(id, want, &observed, policy, now);
+        // As if there were room: what it would take is known then, and asked for.
+        let mut planned = plan(id, want, &observed, policy, now);
+        // Of a Tenant that is gone nothing is known, and nothing is made for it.
+        let quotas = quotas.unwrap_or_default();
+        let said = self.cache.ask(id, planned.ports, quotas, now.instant);
+        if let Some(shortage) = said.shortage() {
+            self.say(id, said.news, shortage);
+            observed.room = said.into();
+            planned = plan(id, want, &observed, policy, now);
+        }
+        planned.look_again(said.again);
         self.metrics.planned(now.instant.elapsed());
         planned
+    }
+
+    /// Somebody finds no room in the quotas.
+    fn say(&self, id: &Id, news: bool, shortage: Shortage) {
+        if news {
+            self.metrics.short(shortage);
+            let message = format!("{}: {}", id.key, shortage.refusal().message);
+            info!(quota = shortage.label(), "no room in the tenant's quotas");
+            audit::refusal(&Subject::tenant(&id.tenant), "quota", &message);
+        }
+    }
+
+    /// What a tenant wants is taken away from it.
+    fn withdrawn(&self, id: &Id, plan: &Plan) {
+        if let Some((reason, message)) = &plan.withdrawn {
+            self.metrics.withdrawn(reason);
+            let detail = format!("{}: {message}", id.key);
+            warn!(reason, %message, "withdrawn: policy does not allow it any more, and is enforced");
+            audit::refusal(&Subject::tenant(&id.tenant), "withdrawn", &detail);
+        }
+    }
+
+    /// A tenant has used up its changes, and waits for more.
+    fn throttled(&self, tenant: &TenantName, per_second: NonZeroU32) {
+        self.metrics.throttled();
+        let message = format!(
+            "it changes more than {per_second} times a second: what is more waits (quotas.changesPerSecond)"
+        );
+        warn!(%tenant, "{message}");
+        audit::refusal(&Subject::tenant(tenant), "throttled", &message);
+    }
+
+    /// Whom the ledger has called is planned.
+    fn call(&self) {
+        self.metrics.released(follow(&self.cache, &self.work));
+        self.metrics.waiting(self.cache.waiting());
     }
 
     /// Which addresses of the tenant's nodes are not to receive traffic.
@@ -283,6 +371,9 @@ impl<D: Desires> Executor<D> {
             }
             Err(Failure::Outdated) => return true,
             Err(Failure::Retry(error)) => {
+                if matches!(action.write, Write::Service { .. }) {
+                    self.cache.doubt(id, Instant::now() + IN_DOUBT);
+                }
                 if !self.api_away.swap(true, Ordering::Relaxed) {
                     warn!(%error, "a write failed; trying again");
                 }

@@ -14,7 +14,7 @@ use berth_common::{
         hub::Limits,
     },
 };
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use kube::client::Body as HttpBody;
 use tokio::sync::mpsc;
 
@@ -130,17 +130,27 @@ impl<F: FnOnce() + Send + 'static> Desires for Wishes<F> {
     fn gone(&self, _: &TenantName, _: &ServiceKey) {}
 }
 
-/// An API server that takes nothing, and the bodies of the requests that it was sent.
+const NOT_FOUND: &str =
+    r#"{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"NotFound","code":404}"#;
+
+/// An API server that has nothing and takes nothing, and the bodies of the writes that it was sent.
 fn away() -> (Client, mpsc::Receiver<String>) {
     let (sender, requests) = mpsc::channel(64);
     let serve = move |request: Request<HttpBody>| {
         let sender = sender.clone();
         async move {
+            let reads = request.method() == Method::GET;
             let body = request.into_body().collect_bytes().await?;
-            let _ = sender.try_send(String::from_utf8_lossy(&body).into_owned());
+            if !reads {
+                let _ = sender.try_send(String::from_utf8_lossy(&body).into_owned());
+            }
+            let (status, body) = match reads {
+                true => (StatusCode::NOT_FOUND, NOT_FOUND),
+                false => (StatusCode::SERVICE_UNAVAILABLE, ""),
+            };
             Response::builder()
-                .status(StatusCode::SERVICE_UNAVAILABLE)
-                .body(HttpBody::empty())
+                .status(status)
+                .body(HttpBody::from(body.as_bytes().to_vec()))
                 .map_err(|error| Box::new(error) as Box<dyn std::error::Error + Send + Sync>)
         }
     };

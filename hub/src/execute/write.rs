@@ -109,6 +109,11 @@ impl Writer {
             let result = api.patch(&name, &params, &Patch::Apply(&manifest)).await;
             return self.changed(id, sent, slot, uid, result);
         }
+        // Of lists like a Service's ports server-side apply makes one out of both: a Service of somebody else's would be taken
+        // for the half of ours, without any conflict.
+        if slot == Slot::Service {
+            self.vacant(&api, id, sent, slot).await?;
+        }
         let params = PatchParams::apply(FIELD_MANAGER);
         let mut result = api.patch(&name, &params, &Patch::Apply(&manifest)).await;
         if result.as_ref().is_err_and(is_namespace_missing) {
@@ -120,13 +125,16 @@ impl Writer {
                 self.keep(id, sent, &object);
                 Ok(())
             }
-            Err(error) if is_conflict(&error) => self.look(&api, id, sent, slot).await,
+            Err(error) if is_conflict(&error) => {
+                self.vacant(&api, id, sent, slot).await?;
+                Err(Failure::Outdated)
+            }
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Something of this name is there: the hub's own, which no watch has reported yet, or not.
-    async fn look<K: Managed>(
+    /// Whether nothing of this name is there: neither the hub's own, which no watch has reported yet, nor somebody else's.
+    async fn vacant<K: Managed>(
         &self,
         api: &Api<K>,
         id: &Id,
@@ -134,11 +142,10 @@ impl Writer {
         slot: Slot,
     ) -> Result<(), Failure> {
         let name = object_name(id, slot);
-        let there = api
-            .get_opt(&name)
-            .await?
-            .is_some_and(|object| !self.keep(id, sent, &object));
-        if !there {
+        let Some(object) = api.get_opt(&name).await? else {
+            return Ok(());
+        };
+        if self.keep(id, sent, &object) {
             return Err(Failure::Outdated);
         }
         Err(Failure::InTheWay(format!(

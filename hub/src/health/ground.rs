@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     execute::WriteMetrics,
-    observe::{Cache, Directory},
+    observe::{Cache, Directory, TenantFacts},
     plan::Fitness,
     tenants::{Marks, Tenants},
 };
@@ -75,6 +75,18 @@ pub fn verdicts(
 pub struct Policies(BTreeMap<TenantName, (Policy, bool)>);
 
 impl Policies {
+    /// Takes in what the `Tenant` object of this name says now; `None`: there is none any more.
+    pub fn take_one(&mut self, name: &TenantName, facts: Option<&TenantFacts>, health: &Health) {
+        let now = facts.map(|facts| (facts.health, facts.suspended));
+        let before = match now {
+            Some(now) => self.0.insert(name.clone(), now),
+            None => self.0.remove(name),
+        };
+        if before != now {
+            health.touch(name);
+        }
+    }
+
     /// Takes all `Tenant` objects in.
     pub fn take(&mut self, directory: &Directory, health: &Health) {
         let now: BTreeMap<TenantName, (Policy, bool)> = directory
@@ -155,5 +167,12 @@ mod tests {
         ];
         assert_eq!(looked_at(changed.clone()), [name("a"), name("b")].into());
         assert_eq!(looked_at(changed[..1].to_vec()), [name("b")].into());
+        // One by one, the same.
+        directory.listed(both());
+        let facts = directory.get(&name("a"));
+        policies.take_one(&name("a"), facts.as_deref(), &health);
+        assert_eq!(health.take_touched(), [name("a")].into());
+        policies.take_one(&name("a"), facts.as_deref(), &health);
+        assert_eq!(health.take_touched(), [].into());
     }
 }

@@ -226,6 +226,8 @@ pub struct ObservedService {
     pub foreign_fields: bool,
     /// What the allocator gave.
     pub ingress: Vec<Ingress>,
+    /// When it was created, in seconds since 1970.
+    pub created: i64,
 }
 
 impl ObservedService {
@@ -294,6 +296,11 @@ impl ObservedService {
                 .flatten()
                 .filter_map(read_ingress)
                 .collect(),
+            created: object
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(0, |time| time.0.as_second()),
         }
     }
 }

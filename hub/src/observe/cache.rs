@@ -3,10 +3,12 @@
 //! yet to report. By `resourceVersion` the newer of the two wins: a deletion that was carried out is not undone by an older
 //! report, and one that was reported not by an older reply.
 
+mod places;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     net::IpAddr,
-    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     time::Instant,
 };
 
@@ -14,14 +16,16 @@ use berth_common::{
     identity::TenantName,
     model::{Ingress, ServiceKey},
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tracing::info;
+
+pub use places::Calls;
 
 use super::{Object, Slot};
 use crate::{
     objects::{Id, Kind, backend_slice::ObservedSlice, name, service::ObservedService},
     plan::{Nodes, Observed, Rejection, Seen},
-    policy::{Claims, Judged, Rules},
+    policy::{Claims, Judged, Ledger, Rules},
 };
 
 /// The kinds that have to be listed before anything may be planned.
@@ -31,6 +35,10 @@ const KINDS: usize = 3;
 #[derive(Debug)]
 pub struct Cache {
     state: RwLock<State>,
+    /// How much of its quotas each tenant has taken. Locked by itself, or under the state.
+    ledger: Mutex<Ledger>,
+    /// What a tenant uses of its quotas has changed.
+    used: Notify,
     listed: watch::Sender<HashSet<Kind>>,
 }
 
@@ -70,6 +78,8 @@ impl Default for Cache {
     fn default() -> Self {
         Self {
             state: RwLock::default(),
+            ledger: Mutex::default(),
+            used: Notify::new(),
             listed: watch::Sender::new(HashSet::new()),
         }
     }
@@ -164,6 +174,25 @@ impl Cache {
         judged
     }
 
+    /// Those of these addresses that are another tenant's load balancer's. One that is only parked is not: it goes to whoever
+    /// waits for it.
+    pub fn taken_by_others(&self, tenant: &TenantName, ips: &[IpAddr]) -> BTreeSet<IpAddr> {
+        if ips.is_empty() {
+            return BTreeSet::new();
+        }
+        let state = self.read();
+        let has = |holder: &TenantName, ip: &IpAddr| {
+            let all = state.tenants.get(holder).into_iter();
+            let mut in_use = all.flat_map(BTreeMap::values).filter(|it| !it.is_cut());
+            in_use.any(|it| frontends(it.service.as_deref()).contains(ip))
+        };
+        let taken = |ip: &&IpAddr| {
+            let mut others = state.claims.others_at(tenant, ip);
+            others.any(|holder| has(holder, ip))
+        };
+        ips.iter().filter(taken).copied().collect()
+    }
+
     /// The tenants whose nodes are to be judged again, because an address has become free or a load balancer's. Each is told
     /// once.
     pub fn take_disputed(&self) -> BTreeSet<TenantName> {
@@ -177,6 +206,9 @@ impl Cache {
     pub fn release(&self, id: &Id) {
         if let Some(observed) = self.write().known(id) {
             observed.released = observed.is_cut() && observed.service.is_some();
+            if observed.released {
+                self.ledger().leave(&id.tenant, &id.key);
+            }
         }
     }
 
@@ -219,7 +251,9 @@ impl Cache {
             return false;
         }
         state.written.remove(object.uid());
-        state.put(id, object)
+        let changed = state.put(id, object);
+        self.enter(&state, id);
+        changed
     }
 
     /// The watch reports that an object is gone, with the version of its end.
@@ -228,7 +262,9 @@ impl Cache {
         state.heard(slot.kind(), version);
         state.written.remove(uid);
         state.buried.remove(uid);
-        state.take(id, slot, uid)
+        let taken = state.take(id, slot, uid);
+        self.enter(&state, id);
+        taken
     }
 
     /// A complete list of one kind, begun at `started`, replaces what was known of it. Returns the keys that changed.
@@ -242,6 +278,7 @@ impl Cache {
         for (id, slot, uid) in state.of_kind(kind) {
             let newer = state.written.get(&uid).is_some_and(|at| *at >= started);
             if !kept.contains(&uid) && !newer && state.take(&id, slot, &uid) {
+                self.enter(&state, &id);
                 changed.push(id);
             }
         }
@@ -253,6 +290,7 @@ impl Cache {
         for (id, object) in objects {
             state.heard(kind, object.version());
             if !state.buried.contains_key(object.uid()) && state.put(&id, object) {
+                self.enter(&state, &id);
                 changed.push(id);
             }
         }
@@ -269,6 +307,7 @@ impl Cache {
         }
         state.written.insert(object.uid().to_owned(), sent);
         state.put(id, object);
+        self.enter(&state, id);
     }
 
     /// The executor deleted an object, or found that it is not there.
@@ -277,6 +316,7 @@ impl Cache {
         state.written.remove(uid);
         if state.take(id, slot, uid) {
             state.buried.insert(uid.to_owned(), sent);
+            self.enter(&state, id);
         }
     }
 
@@ -389,7 +429,8 @@ impl State {
                     .is_some_and(|seen| !seen.object.ingress.is_empty());
                 let changed = newer(&mut slot, seen);
                 if changed {
-                    self.claims.frontends(&before, &frontends(slot.as_deref()));
+                    self.claims
+                        .frontends(&id.tenant, &before, &frontends(slot.as_deref()));
                 }
                 observed.service = slot;
                 if changed && served && !was {
@@ -424,7 +465,7 @@ impl State {
                 let taken = observed.service.take_if(|seen| seen.uid == uid);
                 if taken.is_some() {
                     let before = frontends(taken.as_deref());
-                    self.claims.frontends(&before, &BTreeSet::new());
+                    self.claims.frontends(&id.tenant, &before, &BTreeSet::new());
                     observed.allocator_says = None;
                     observed.released = false;
                 }

@@ -17,10 +17,11 @@ use kube::Client;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-pub use cache::Cache;
+pub use cache::{Cache, Calls};
 pub use former::{Former, deleted_at};
 pub use project::{Object, Project, Slot};
-pub use tenants::{Directory, TenantFacts, version};
+pub use tenants::{Changes, Directory, TenantFacts, version};
+pub(crate) use watch::follow;
 
 use crate::{api, work::Work};
 

@@ -1,7 +1,8 @@
 //! The Tenant objects: who is admitted, and under which policy.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashSet, VecDeque},
+    num::NonZeroU32,
     sync::Arc,
     time::Duration,
 };
@@ -16,11 +17,11 @@ use tokio::sync::watch;
 
 use super::news;
 use crate::{
-    api::{self, Credentials, ReclaimPolicy, Tenant, TenantStatus},
+    api::{self, ReclaimPolicy, Tenant, TenantSpec, TenantStatus},
     audit, health,
     objects::{CONFIRM_DELETION, FINALIZER, RELEASE_HELD, service},
     plan::{Allocator, Annotations, Policy},
-    policy::{NodePorts, NodeRules, Quotas, Rules},
+    policy::{Limits, NodePorts, NodeRules, Quotas, Rules},
     standing::Records,
     tenants::Revocations,
 };
@@ -58,6 +59,10 @@ pub struct TenantFacts {
     pub retain: bool,
     /// Which of its nodes' addresses and ports may receive traffic.
     pub nodes: Rules,
+    /// How many load balancers and ports it may have in all.
+    pub places: Limits,
+    /// How many changes are carried out in a second.
+    pub changes_per_second: NonZeroU32,
     /// How the tenant's nodes are probed.
     pub health: health::Policy,
     /// What stands in the status.
@@ -89,12 +94,21 @@ impl TenantFacts {
         }
     }
 
-    /// What an object says, beside the management cluster's own addresses. `None`: it is no stored Tenant.
+    /// Reads a Tenant object. `management` are the management cluster's own addresses. `None`: it has no name that is one, or no
+    /// UID.
     pub fn read(tenant: Tenant, management: &Arc<[IpNet]>) -> Option<(TenantName, Self)> {
         let name = TenantName::parse(tenant.metadata.name.as_ref()?).ok()?;
         let version = version(&tenant.metadata);
         let annotations = tenant.metadata.annotations.unwrap_or_default();
         let release_after = tenant.spec.release_after_seconds.unwrap_or(RELEASE_AFTER);
+        let places = places(&tenant.spec);
+        let per_second = tenant
+            .spec
+            .quotas
+            .as_ref()
+            .and_then(|it| it.changes_per_second);
+        let changes_per_second =
+            NonZeroU32::new(per_second.unwrap_or(CHANGES_PER_SECOND)).unwrap_or(NonZeroU32::MIN);
         let facts = Self {
             uid: tenant.metadata.uid?,
             version,
@@ -102,7 +116,9 @@ impl TenantFacts {
             deleting: tenant.metadata.deletion_timestamp.is_some(),
             confirmed: is_true(&annotations, CONFIRM_DELETION),
             finalizers: tenant.metadata.finalizers.unwrap_or_default(),
-            revoked: Arc::new(revocations(tenant.spec.credentials.unwrap_or_default())),
+            revoked: Arc::new(Revocations::from(
+                tenant.spec.credentials.unwrap_or_default(),
+            )),
             release_held: is_true(&annotations, RELEASE_HELD),
             pool: tenant.spec.address_pool,
             class: tenant.spec.load_balancer_class,
@@ -122,7 +138,10 @@ impl TenantFacts {
                     .map(|range| NodePorts::parse(range).unwrap_or(NO_PORT)),
                 management: management.clone(),
                 quotas: quotas(tenant.spec.quotas.as_ref()),
+                enforce: tenant.spec.enforce,
             }),
+            places,
+            changes_per_second,
             health: tenant
                 .spec
                 .health_check
@@ -173,22 +192,21 @@ fn quotas(spec: Option<&api::Quotas>) -> Quotas {
     spec.map_or_else(Quotas::default, |spec| Quotas {
         ports_per_load_balancer: bound(spec.ports_per_load_balancer),
         nodes: bound(spec.nodes),
-        enforce: spec.enforce,
     })
+}
+
+fn places(spec: &TenantSpec) -> Limits {
+    let quotas = spec.quotas.as_ref();
+    let bound = |count: Option<u32>| count.map(|count| count as usize);
+    Limits {
+        load_balancers: bound(quotas.and_then(|quotas| quotas.load_balancers)),
+        ports: bound(quotas.and_then(|quotas| quotas.ports)),
+        enforce: spec.enforce,
+    }
 }
 
 /// What a range that cannot be read allows. No node port is that low.
 const NO_PORT: NodePorts = NodePorts { first: 0, last: 0 };
-
-/// The schema lets only serial numbers in; what got in otherwise names no certificate.
-fn revocations(credentials: Credentials) -> Revocations {
-    let serials = credentials.revoked_serials.iter();
-    Revocations {
-        not_before: credentials.not_before.map(|time| time.0.into()),
-        serials: serials.filter_map(|serial| serial.parse().ok()).collect(),
-        former_until: None,
-    }
-}
 
 /// What no annotation can be called is left out: one of it would have the API server refuse every Service of the tenant.
 fn read_annotations(spec: api::Annotations) -> Annotations {
@@ -199,6 +217,10 @@ fn read_annotations(spec: api::Annotations) -> Annotations {
         injected,
     }
 }
+
+/// How many changes are carried out in a second, unless the Tenant says otherwise: three thousand new Services at once are no
+/// matter.
+const CHANGES_PER_SECOND: u32 = 200;
 
 /// For how long an address is kept, unless the Tenant says otherwise.
 const RELEASE_AFTER: u32 = 30;
@@ -215,6 +237,40 @@ pub fn version(meta: &ObjectMeta) -> u64 {
 struct Known {
     synced: bool,
     tenants: BTreeMap<TenantName, Arc<TenantFacts>>,
+    /// Whose object has changed last, each with whether its Services are to be planned again; and how many changes came before
+    /// those.
+    changes: VecDeque<(TenantName, bool)>,
+    forgotten: u64,
+}
+
+/// So many changes are kept for who follows them.
+const CHANGES: usize = 4_096;
+
+impl Known {
+    fn remove(&mut self, name: &str) -> bool {
+        let removed = self.tenants.remove_entry(name);
+        if let Some((name, _)) = &removed {
+            self.note(name, false);
+        }
+        removed.is_some()
+    }
+
+    fn note(&mut self, name: &TenantName, replan: bool) {
+        if self.changes.len() == CHANGES {
+            self.changes.pop_front();
+            self.forgotten += 1;
+        }
+        self.changes.push_back((name.clone(), replan));
+    }
+}
+
+/// What has changed among the Tenants, for one who follows.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Changes {
+    /// These, each with whether its Services are to be planned again. One that is not there any more was deleted.
+    Of(BTreeMap<TenantName, bool>),
+    /// More than is remembered: look at all.
+    Many,
 }
 
 /// All Tenant objects, as last seen.
@@ -272,6 +328,26 @@ impl Directory {
         self.known.borrow().synced
     }
 
+    /// What has changed since the last time that this was asked with the same `mark`, which begins at 0, or for who has seen nothing
+    /// yet at `u64::MAX`: that is many.
+    pub fn changes(&self, mark: &mut u64) -> Changes {
+        let known = self.known.borrow();
+        let end = known.forgotten + known.changes.len() as u64;
+        let from = std::mem::replace(mark, end);
+        let Some(skip) = from.checked_sub(known.forgotten).filter(|_| from <= end) else {
+            return Changes::Many;
+        };
+        let mut changes = BTreeMap::new();
+        let news = known
+            .changes
+            .iter()
+            .skip(usize::try_from(skip).unwrap_or(usize::MAX));
+        for (name, replan) in news {
+            *changes.entry(name.clone()).or_default() |= replan;
+        }
+        Changes::Of(changes)
+    }
+
     /// Resolves when anything has changed since the call.
     pub fn changed(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut known = self.known.subscribe();
@@ -303,6 +379,7 @@ impl Directory {
                     said = news::of(before.map(|it| &**it), &facts);
                 }
                 known.tenants.insert(name.clone(), Arc::new(facts));
+                known.note(&name, replan);
             }
             changed
         });
@@ -317,7 +394,7 @@ impl Directory {
         let Some(name) = name.and_then(|name| TenantName::parse(name).ok()) else {
             return;
         };
-        let known = |known: &mut Known| known.tenants.remove(&name).is_some();
+        let known = |known: &mut Known| known.remove(name.as_str());
         if self.known.send_if_modified(known) {
             audit::tenant(&name, "gone", "");
         }
@@ -335,13 +412,17 @@ impl Directory {
             .collect();
         self.known.send_modify(|known| {
             known.synced = true;
-            known.tenants.retain(|name, _| {
-                let stays = names.contains(name.as_str());
-                if !stays {
-                    audit::tenant(name, "gone", "");
+            let gone = known
+                .tenants
+                .keys()
+                .filter(|name| !names.contains(name.as_str()));
+            let gone: Vec<String> = gone.map(ToString::to_string).collect();
+            for name in gone {
+                known.remove(&name);
+                if let Ok(name) = TenantName::parse(&name) {
+                    audit::tenant(&name, "gone", "");
                 }
-                stays
-            });
+            }
         });
         replan
     }
@@ -364,7 +445,6 @@ impl Records for Directory {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::TenantSpec;
 
     fn tenant(name: &str, change: impl FnOnce(&mut Tenant)) -> Tenant {
         let mut tenant = Tenant::new(name, TenantSpec::default());
@@ -430,7 +510,7 @@ mod tests {
         let changed = read(|tenant| {
             tenant.metadata.annotations = Some([(CONFIRM_DELETION.into(), "true".into())].into());
             tenant.spec.suspended = true;
-            tenant.spec.credentials = Some(Credentials {
+            tenant.spec.credentials = Some(api::Credentials {
                 not_before: None,
                 revoked_serials: vec!["3F:09".into()],
             });
@@ -551,6 +631,34 @@ mod tests {
         let broken = rules(&["10.10.0.0"], Some("all"));
         assert!(broken.judge(&ip).is_some());
         assert!(!broken.has_port(30_000));
+    }
+
+    #[test]
+    fn who_follows_is_told_who_has_changed_and_a_status_is_no_policy() {
+        let directory = Directory::default();
+        let mut mark = 0;
+        directory.listed(vec![tenant("a", |_| ()), tenant("b", |_| ())]);
+        let both = [(name("a"), true), (name("b"), true)].into();
+        assert_eq!(directory.changes(&mut mark), Changes::Of(both));
+        assert_eq!(directory.changes(&mut mark), Changes::Of([].into()));
+        let status = |version: &str| {
+            let version = version.to_owned();
+            tenant("a", |tenant| {
+                tenant.status = Some(TenantStatus {
+                    agent_version: Some(version),
+                    ..TenantStatus::default()
+                });
+            })
+        };
+        directory.reported(status("1"));
+        directory.reported_gone(&tenant("b", |_| ()));
+        let changed = [(name("a"), false), (name("b"), false)].into();
+        assert_eq!(directory.changes(&mut mark), Changes::Of(changed));
+        assert!(directory.get(&name("b")).is_none());
+        for n in 0..=CHANGES {
+            directory.reported(status(&format!("{n}.0")));
+        }
+        assert_eq!(directory.changes(&mut mark), Changes::Many);
     }
 
     #[test]

@@ -84,6 +84,10 @@ pub(super) async fn tenants(
     work: Arc<Work>,
 ) {
     let replan = |tenant| {
+        if let Some(facts) = directory.get(&tenant) {
+            cache.limit(&tenant, (facts.version, facts.places));
+            follow(&cache, &work);
+        }
         for key in cache.keys_of(&tenant) {
             work.add(&Id::new(tenant.clone(), key));
         }
@@ -113,6 +117,18 @@ pub(super) async fn former(client: Client, former: Arc<Former>) {
         Event::Delete(namespace) => former.reported_gone(&namespace),
     })
     .await;
+}
+
+/// Does what the quotas call for. Returns how many parked ones were let go.
+pub(crate) fn follow(cache: &Cache, work: &Work) -> usize {
+    let calls = cache.take_calls();
+    calls.release.iter().for_each(|id| cache.release(id));
+    calls
+        .plan
+        .iter()
+        .chain(&calls.release)
+        .for_each(|id| work.add(id));
+    calls.release.len()
 }
 
 /// Watches the allocator's complaints: MetalLB tells why it gives no address by an event on the Service and nowhere else.

@@ -4,12 +4,24 @@ use berth_common::model::{Ingress, Outcome, Reason};
 
 use crate::objects::record::{ConditionShape, ObservedRecord, StatusShape};
 
-/// The status that says what the outcome says. `known` are the addresses that belong to the load balancer; `serving` is
-/// whether traffic flows for the version on record, `backends_healthy` what there is to say of its nodes.
+/// The reason of a load balancer that serves, and would not be let in as it is.
+pub(crate) const POLICY_VIOLATED: &str = "PolicyViolated";
+
+/// What the version on record is to the one that is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Last {
+    /// The same: it was let in, and policy has changed since.
+    Same,
+    /// An earlier one.
+    Former,
+}
+
+/// The status that says what the outcome says. `known` are the addresses that belong to the load balancer; `serving` is the
+/// version for which traffic flows, if it does, `backends_healthy` what there is to say of its nodes.
 pub(super) fn status(
     outcome: &Outcome,
     known: &[Ingress],
-    serving: bool,
+    serving: Option<Last>,
     backends_healthy: ConditionShape,
     record: &ObservedRecord,
 ) -> StatusShape {
@@ -28,17 +40,21 @@ pub(super) fn status(
         Outcome::Pending(why) => (yes("Accepted"), no(why, why.message.clone())),
         Outcome::Refused { field, why } => {
             let refused = no(why, format!("{field}: {}", why.message));
-            let programmed = if serving {
-                ConditionShape {
-                    status: true,
-                    reason: "LastGoodVersion".into(),
-                    message: format!(
-                        "the version before is still served, for the present one is refused: {}",
-                        refused.message
-                    ),
-                }
-            } else {
-                refused.clone()
+            let stays = |reason: &str, message: &str| ConditionShape {
+                status: true,
+                reason: reason.into(),
+                message: format!("{message}: {}", refused.message),
+            };
+            let programmed = match serving {
+                Some(Last::Former) => stays(
+                    "LastGoodVersion",
+                    "the version before is still served, for the present one is refused",
+                ),
+                Some(Last::Same) => stays(
+                    POLICY_VIOLATED,
+                    "it is still served, for policy has changed since, and the Tenant's enforce is off",
+                ),
+                None => refused.clone(),
             };
             (refused, programmed)
         }

@@ -85,8 +85,14 @@ impl<'a> Fitness<'a> {
 
     /// Why an address may not be, where it is one that nodes have.
     fn unfit(self, ip: &IpAddr) -> Option<Unfit> {
-        let found = || self.barred?.get(ip).copied();
-        self.rules.unfit(ip).or_else(found)
+        let unfit = self.rules.unfit(ip);
+        match self.barred {
+            // Whoever has looked knows what of that has been there before.
+            Some(barred) => unfit
+                .filter(|unfit| *unfit != Unfit::Outside)
+                .or_else(|| barred.get(ip).copied()),
+            None => unfit,
+        }
     }
 
     /// How many nodes have an address of these families that may not be, and reason and explanation of the first.

@@ -24,7 +24,7 @@ mod tests;
 mod unwanted;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -46,11 +46,12 @@ use crate::{
         record::{ObservedRecord, StatusShape},
         service::{ObservedService, ServiceShape},
     },
-    policy::{Barred, Rules},
+    policy::{Barred, Rules, Said, Verdict},
 };
 
-pub use admit::is_node_port;
+pub use admit::{is_node_port, permitted};
 pub use annotations::Annotations;
+pub(crate) use answer::POLICY_VIOLATED;
 pub use backends::{Fitness, check_node, denied};
 pub use brake::{brake, held_message};
 pub use parking::Parking;
@@ -67,7 +68,8 @@ pub const PATIENCE: Duration = Duration::from_secs(2);
 pub const PATIENCE_AT_MOST: Duration = Duration::from_secs(60);
 /// The condition of a record of which only the address is left, for the tenant that may come back.
 const RESERVED: &str = "Reserved";
-/// How long a rejection of the API server's stands before the same request is tried again.
+/// How long a rejection of the API server's stands before the same request is tried again, and after which it is looked again
+/// whether an address that is asked for has become free.
 pub const REJECTION_STANDS: Duration = Duration::from_secs(60);
 
 /// The addresses of all nodes of a tenant, shared by the plans of all its Services.
@@ -262,8 +264,34 @@ pub struct Observed {
     pub health: Option<Arc<Verdicts>>,
     /// Which addresses of the tenant's nodes are somebody else's. None: nobody has looked.
     pub barred: Option<Arc<Barred>>,
+    /// Which of the addresses that are asked for another tenant's load balancer has.
+    pub taken: BTreeSet<IpAddr>,
     /// It is parked, and its time is up ([`Parking`]).
     pub released: bool,
+    /// Whether the tenant's quotas have room for it.
+    pub room: Room,
+}
+
+/// Whether there is room for a load balancer in its tenant's quotas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// There is, or nobody has asked.
+    #[default]
+    Enough,
+    /// Not for what is wanted. What there is of it stays.
+    None(Refusal),
+    /// Not for what is there either: it goes.
+    Gone(Refusal),
+}
+
+impl From<Said> for Room {
+    fn from(said: Said) -> Self {
+        match said.verdict {
+            Verdict::Granted => Self::Enough,
+            Verdict::Refused(shortage) => Self::None(shortage.refusal()),
+            Verdict::Withdrawn(shortage) => Self::Gone(shortage.refusal()),
+        }
+    }
 }
 
 impl Observed {
@@ -367,12 +395,16 @@ pub struct Plan {
     pub answer: Option<Answer>,
     /// What is not wanted serves nobody (any more), and is not at the tenant's disposal: finalizers may go.
     pub gone: bool,
-    /// Nobody wants it, and only the Service is left, which keeps its address until it is released.
+    /// Only the Service is left, which keeps its address until it is released: nobody wants the load balancer, or it may not be.
     pub parked: bool,
+    /// With so many ports the Service is to be there, which takes that much of the tenant's quotas. None: nothing is to be there.
+    pub ports: Option<usize>,
     /// It is wanted, and waits for an address that the allocator does not give.
     pub starving: bool,
     /// Once this is written, another Service of the same name has taken over the load balancer.
     pub rebound: bool,
+    /// It is wanted, and cut all the same, because policy is enforced: the reason's word and sentence.
+    pub withdrawn: Option<(&'static str, String)>,
     /// Plan again at this time, even if nothing happens.
     pub revisit: Option<Instant>,
 }
@@ -380,6 +412,11 @@ pub struct Plan {
 impl Plan {
     fn act(&mut self, reason: &'static str, write: Write) {
         self.actions.push(Action { write, reason });
+    }
+
+    /// Plans again then, if it is given.
+    pub(crate) fn look_again(&mut self, at: Option<Instant>) {
+        at.into_iter().for_each(|at| self.revisit_at(at));
     }
 
     fn revisit_at(&mut self, at: Instant) {

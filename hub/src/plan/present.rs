@@ -9,10 +9,12 @@ use berth_common::{
 };
 
 use super::{
-    Fitness, Nodes, Now, Observed, Plan, Policy, Rejection, Write, addresses,
-    admit::admit,
+    Fitness, Nodes, Now, Observed, Plan, Policy, REJECTION_STANDS, Rejection, Room, Write,
+    addresses,
+    admit::{IN_USE, admit, permitted},
     answer, backends, diff, health,
     state::{self, State},
+    unwanted,
 };
 use crate::objects::{Id, Kind, record};
 
@@ -58,8 +60,11 @@ pub(super) fn plan(
     policy: &Policy,
     now: Now,
 ) -> Plan {
-    let mut plan = Plan::default();
     let generation = wish.generation;
+    if let Some(refusal) = withdrawal(wish, observed, policy) {
+        return withdraw(id, generation, refusal, observed, policy, now);
+    }
+    let mut plan = Plan::default();
     let fault = fault(wish, observed, policy, now);
     let effective = effective(wish, fault.is_some(), observed)
         .map(|service| policy.annotations.filter(service));
@@ -77,13 +82,18 @@ pub(super) fn plan(
     if let Some(rejection) = rejection {
         plan.revisit_at(rejection.until);
     }
+    if fault.as_ref().is_some_and(|it| it.why.reason == IN_USE) {
+        plan.revisit_at(now.instant + REJECTION_STANDS);
+    }
     let service = match effective.as_deref() {
         Some(service) if observed.service.is_some() || rejection.is_none() => service,
         _ => {
             // Refused, and nothing was ever accepted, or something that is not ours is in its place.
             plan.answer = fault.map(Outcome::from).and_then(say);
-            if observed.service.is_none() {
-                diff::clear_slices(&mut plan, observed);
+            match &observed.service {
+                None => diff::clear_slices(&mut plan, observed),
+                // Of a former Service of this name the address was kept, and waits for a version that is not refused.
+                Some(seen) => plan.ports = Some(seen.object.shape.ports.len()),
             }
             return plan;
         }
@@ -92,16 +102,21 @@ pub(super) fn plan(
     let without_nodes = (!backends::any(nodes, fitness, &service.families))
         .then(|| state::no_node_addresses(service, nodes, fitness));
     let shape = addresses::shape(id, service, policy, &known, observed);
+    let ports = Some(shape.ports.len());
     let Some(seen) = &observed.service else {
         match without_nodes {
             Some(why) if observed.is_empty() => plan.answer = say(Outcome::Pending(why)),
-            _ => plan.act(
-                "the Service does not exist",
-                Write::Service { uid: None, shape },
-            ),
+            _ => {
+                plan.ports = ports;
+                plan.act(
+                    "the Service does not exist",
+                    Write::Service { uid: None, shape },
+                );
+            }
         }
         return plan;
     };
+    plan.ports = ports;
     if seen.deleting {
         // It is made anew as soon as it is gone: that is an event.
         let outcome = fault.map_or_else(|| Outcome::Pending(state::being_deleted()), Outcome::from);
@@ -145,6 +160,7 @@ pub(super) fn plan(
     }
     let state = state::of(
         service,
+        policy.allocator,
         &shape,
         seen,
         without_nodes,
@@ -153,6 +169,10 @@ pub(super) fn plan(
         now,
     );
     let serving = state == State::Serving;
+    let last = match fault.is_some() && is_let_in(id, wish, observed, policy) {
+        true => answer::Last::Same,
+        false => answer::Last::Former,
+    };
     let outcome = match (fault, state) {
         (Some(fault), _) => fault.into(),
         (None, State::Impossible(ip)) => state::impossible_address(&ip),
@@ -167,10 +187,68 @@ pub(super) fn plan(
     };
     if let Some(record) = observed.record.as_ref().filter(|seen| !seen.deleting) {
         let healthy = backing.condition;
+        let serving = serving.then_some(last);
         let status = answer::status(&outcome, &known, serving, healthy, &record.object);
         diff::status(&mut plan, status, &record.object, now);
     }
     plan.answer = say(outcome);
+    plan
+}
+
+/// Why what is there has to go, though its tenant wants it: there is no room for it, or policy is enforced, and neither what is
+/// wanted nor what is there fits it.
+fn withdrawal(wish: &Wish<'_>, observed: &Observed, policy: &Policy) -> Option<Refusal> {
+    if let Room::Gone(refusal) = &observed.room {
+        return Some(refusal.clone());
+    }
+    if !policy.nodes.enforce || observed.service.is_none() && observed.record.is_none() {
+        return None;
+    }
+    let wanted = |service| permitted(service, policy);
+    if wish.version.is_ok_and(|service| wanted(service).is_ok()) {
+        return None;
+    }
+    let there = match &observed.record {
+        Some(record) => Cow::Owned(record::service(&record.object.spec, BTreeSet::new())?),
+        None => Cow::Borrowed(wish.version.ok()?),
+    };
+    wanted(&there).err()
+}
+
+/// Whether the version that policy refuses is the one on record: policy has changed since.
+fn is_let_in(id: &Id, wish: &Wish<'_>, observed: &Observed, policy: &Policy) -> bool {
+    let (Ok(wanted), Some(record)) = (wish.version, &observed.record) else {
+        return false;
+    };
+    let filtered = policy.annotations.filter(Cow::Borrowed(wanted));
+    let spec = record::spec(id, wish.generation, &filtered);
+    record::same_request(&record.object.spec, &spec) && permitted(wanted, policy).is_err()
+}
+
+/// It goes as if its tenant had deleted it, and is told why.
+fn withdraw(
+    id: &Id,
+    generation: Generation,
+    refusal: Refusal,
+    observed: &Observed,
+    policy: &Policy,
+    now: Now,
+) -> Plan {
+    let mut plan = unwanted::plan(
+        id,
+        observed,
+        policy,
+        now,
+        "policy does not allow it any more",
+    );
+    plan.gone = false;
+    plan.withdrawn = (!observed.rests() && observed.room == Room::Enough)
+        .then(|| (refusal.reason, refusal.message.clone()));
+    plan.answer = Some(Answer {
+        generation,
+        outcome: Fault::from(refusal).into(),
+        ingress: Vec::new(),
+    });
     plan
 }
 
@@ -182,8 +260,11 @@ fn fault(wish: &Wish<'_>, observed: &Observed, policy: &Policy, now: Now) -> Opt
         Err(refusal) => return Some(refusal.clone().into()),
     };
     let known = addresses::ips(&addresses::known(Some(wanted), policy, observed));
-    if let Err(refusal) = admit(wanted, policy, &known) {
+    if let Err(refusal) = admit(wanted, policy, &known, &observed.taken) {
         return Some(refusal.into());
+    }
+    if let Room::None(refusal) = &observed.room {
+        return Some(refusal.clone().into());
     }
     let rejection = standing_rejection(wish, observed, now)?;
     Some(Fault {

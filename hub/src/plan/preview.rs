@@ -77,7 +77,7 @@ pub fn preview_all<'a>(
     let beyond = |policy: &Policy| {
         let quotas = policy.nodes.quotas;
         let most = quotas.nodes.filter(|most| nodes > *most)?;
-        Some((most, quotas.enforce))
+        Some((most, policy.nodes.enforce))
     };
     let Some((most, enforce)) = beyond(after) else {
         return Vec::new();
@@ -112,7 +112,7 @@ fn refused(
 ) -> Option<Foreseen> {
     let judged = |policy: &Policy| {
         let known = addresses::known(Some(service), policy, observed);
-        admit(service, policy, &addresses::ips(&known))
+        admit(service, policy, &addresses::ips(&known), &observed.taken)
     };
     let refusal = judged(after).err()?;
     Some(Foreseen {

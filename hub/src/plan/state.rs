@@ -2,7 +2,8 @@
 
 use std::{net::IpAddr, time::Instant};
 
-use berth_common::model::{IpFamily, Outcome, Reason, Service};
+use berth_common::model::{Ingress, IpFamily, Outcome, Reason, Service};
+use ipnet::IpNet;
 
 use super::{
     Allocator, Fitness, Nodes, Now, Observed, PATIENCE, PATIENCE_AT_MOST, Seen, addresses::ips,
@@ -25,6 +26,7 @@ pub(super) enum State {
 
 pub(super) fn of(
     service: &Service,
+    allocator: Allocator,
     desired: &ServiceShape,
     seen: &Seen<ObservedService>,
     without_nodes: Option<Reason>,
@@ -35,11 +37,18 @@ pub(super) fn of(
     let ingress = &seen.object.ingress;
     if ingress.is_empty() {
         return match &observed.allocator_says {
-            Some(words) => State::Waiting(Reason::new("AllocationFailed", words.as_ref())),
+            Some(words) => State::Waiting(Reason::new("AllocationFailed", discreet(words))),
             None => patience(desired, seen, observed, now),
         };
     }
     let given = ips(ingress);
+    let hostname = |it: &Ingress| match it {
+        Ingress::Hostname(name) if allocator == Allocator::MetalLb => Some(name.clone()),
+        _ => None,
+    };
+    if let Some(name) = ingress.iter().find_map(hostname) {
+        return State::Impossible(name);
+    }
     let odd = |ip: &&IpAddr| !service.families.contains(&IpFamily::of(ip)) || !is_unicast(ip);
     if let Some(ip) = given.iter().find(odd) {
         return State::Impossible(ip.to_string());
@@ -119,6 +128,19 @@ pub(super) fn no_node_addresses(service: &Service, nodes: &Nodes, fitness: Fitne
             families.join(" or ")
         ),
     )
+}
+
+/// The allocator's words, without the names of management objects: MetalLB says which Services an address is in use by, and
+/// these names are made of other tenants' and of their Services'. An operator reads them in the event.
+fn discreet(words: &str) -> String {
+    let said = words.split(' ').map(|word| {
+        let name = word.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+        match name.contains('/') && name.parse::<IpNet>().is_err() {
+            true => word.replace(name, "a Service"),
+            false => word.to_owned(),
+        }
+    });
+    said.collect::<Vec<_>>().join(" ")
 }
 
 pub(super) fn being_deleted() -> Reason {

@@ -15,7 +15,7 @@ use std::{
 
 use berth_common::identity::TenantName;
 
-use super::{NodeRules, Quotas, Unfit};
+use super::{NodeRules, Unfit};
 use crate::plan::Nodes;
 
 /// The addresses of a tenant's nodes that receive no traffic, and why.
@@ -38,8 +38,8 @@ pub struct Judged {
 pub struct Claims {
     /// In how many slices of which tenants an address stands.
     backends: BTreeMap<IpAddr, BTreeMap<TenantName, usize>>,
-    /// How many of the hub's Services have an address.
-    frontends: BTreeMap<IpAddr, usize>,
+    /// Whose Services have an address: each once for each Service.
+    frontends: BTreeMap<IpAddr, Vec<TenantName>>,
     /// Whose node an address is, also where no slice has it at the moment.
     claimed: BTreeMap<IpAddr, TenantName>,
     /// Who has a node with an address that is another's, or a load balancer's.
@@ -55,6 +55,8 @@ struct Known {
     nodes: Arc<Nodes>,
     rules: Rules,
     barred: Arc<Barred>,
+    /// How many addresses serve although they are outside of the Tenant's list.
+    tolerated: usize,
     stale: bool,
 }
 
@@ -82,12 +84,19 @@ impl Claims {
         let before = self.tenants.remove(tenant);
         let addresses: BTreeSet<IpAddr> = addresses(nodes).collect();
         let mut found = Barred::new();
+        let mut tolerated = 0;
         for ip in &addresses {
-            if let Some(unfit) = rules.judge(ip).or_else(|| self.taken(tenant, ip)) {
+            let mut unfit = rules.judge(ip);
+            // What serves already stays when the operator narrows its list, unless that is enforced.
+            if unfit == Some(Unfit::Outside) && !rules.enforce && self.serves(tenant, ip) {
+                tolerated += 1;
+                unfit = None;
+            }
+            if let Some(unfit) = unfit.or_else(|| self.taken(tenant, ip)) {
                 found.insert(*ip, unfit);
             }
         }
-        self.count(tenant, nodes, rules.quotas, &mut found);
+        self.count(tenant, nodes, rules, &mut found);
         let mut barred = Barred::new();
         for ip in &addresses {
             match found.get(ip).copied() {
@@ -119,6 +128,7 @@ impl Claims {
             nodes: nodes.clone(),
             rules: rules.clone(),
             barred: barred.clone(),
+            tolerated,
             stale: false,
         };
         self.tenants.insert(tenant.clone(), known);
@@ -160,13 +170,20 @@ impl Claims {
         }
     }
 
-    /// A Service of the hub's has other addresses than before.
-    pub fn frontends(&mut self, before: &BTreeSet<IpAddr>, after: &BTreeSet<IpAddr>) {
+    /// A management Service of a tenant's has other addresses than before.
+    pub fn frontends(
+        &mut self,
+        tenant: &TenantName,
+        before: &BTreeSet<IpAddr>,
+        after: &BTreeSet<IpAddr>,
+    ) {
         if before == after {
             return;
         }
         for ip in after {
-            *self.frontends.entry(*ip).or_default() += 1;
+            let holders = self.frontends.entry(*ip);
+            let holders = holders.or_insert_with(|| Vec::with_capacity(1));
+            holders.push(tenant.clone());
             let in_slices = self.backends.get(ip).into_iter().flat_map(BTreeMap::keys);
             let holders: Vec<TenantName> = in_slices.chain(self.claimed.get(ip)).cloned().collect();
             for tenant in holders {
@@ -174,10 +191,24 @@ impl Claims {
             }
         }
         for ip in before {
-            if down(&mut self.frontends, ip) && !after.contains(ip) {
-                self.freed(ip);
+            let Entry::Occupied(mut holders) = self.frontends.entry(*ip) else {
+                continue;
+            };
+            let one = holders.get().iter().position(|holder| holder == tenant);
+            one.map(|at| holders.get_mut().swap_remove(at));
+            if holders.get().is_empty() {
+                holders.remove();
+                if !after.contains(ip) {
+                    self.freed(ip);
+                }
             }
         }
+    }
+
+    /// Which other tenants have a load balancer at this address.
+    pub fn others_at(&self, tenant: &TenantName, ip: &IpAddr) -> impl Iterator<Item = &TenantName> {
+        let holders = self.frontends.get(ip).into_iter().flatten();
+        holders.filter(move |holder| *holder != tenant)
     }
 
     /// Whether any tenant's nodes are to be judged again.
@@ -192,25 +223,34 @@ impl Claims {
 
     /// Bars the addresses of the nodes beyond the quota. Those that receive traffic already come first, then the others by name:
     /// so a restart, or a node that joins, takes nobody's place. A node of which nothing may receive traffic is not counted.
-    fn count(&self, tenant: &TenantName, nodes: &Nodes, quotas: Quotas, barred: &mut Barred) {
-        let Some(most) = quotas.nodes else { return };
-        let serves = |ip: &IpAddr| {
-            self.backends
-                .get(ip)
-                .is_some_and(|of| of.contains_key(tenant))
+    fn count(&self, tenant: &TenantName, nodes: &Nodes, rules: &NodeRules, barred: &mut Barred) {
+        let Some(most) = rules.quotas.nodes else {
+            return;
         };
+        let serves = |ip: &IpAddr| self.serves(tenant, ip);
         let fit = nodes
             .iter()
             .filter(|(_, node)| node.addresses.iter().any(|ip| !barred.contains_key(ip)))
             .map(|(name, node)| (!node.addresses.iter().any(serves), name, node));
         let in_line: BTreeMap<_, _> = fit.map(|(new, name, node)| ((new, name), node)).collect();
         for ((new, _), node) in in_line.into_iter().skip(most) {
-            if new || quotas.enforce {
+            if new || rules.enforce {
                 for ip in &node.addresses {
                     barred.entry(*ip).or_insert(Unfit::Quota(most));
                 }
             }
         }
+    }
+
+    /// How many addresses of a tenant's nodes serve although its list does not have them any more.
+    pub fn tolerated(&self, tenant: &TenantName) -> usize {
+        self.tenants.get(tenant).map_or(0, |known| known.tolerated)
+    }
+
+    /// Whether an address stands in a slice of the tenant's.
+    fn serves(&self, tenant: &TenantName, ip: &IpAddr) -> bool {
+        let holders = self.backends.get(ip);
+        holders.is_some_and(|holders| holders.contains_key(tenant))
     }
 
     /// Whether an address is somebody else's.
@@ -279,6 +319,7 @@ mod tests {
     use berth_common::model::{Node, NodeName};
 
     use super::*;
+    use crate::policy::Quotas;
 
     fn tenant(name: &str) -> TenantName {
         TenantName::parse(name).unwrap()
@@ -350,13 +391,13 @@ mod tests {
         assert_eq!(judge(&mut claims, "evil", &[A]), []);
         claims.backends(&tenant("evil"), &[], &[ip(A)]);
         let (none, given) = (BTreeSet::new(), BTreeSet::from([ip(A)]));
-        claims.frontends(&none, &given);
+        claims.frontends(&tenant("acme"), &none, &given);
         assert_eq!(claims.take_disputed(), [tenant("evil")].into());
         assert_eq!(
             judge(&mut claims, "evil", &[A]),
             [(ip(A), Unfit::LoadBalancer)]
         );
-        claims.frontends(&given, &none);
+        claims.frontends(&tenant("acme"), &given, &none);
         assert!(claims.is_disputed());
         assert_eq!(judge(&mut claims, "evil", &[A]), []);
     }
@@ -395,15 +436,44 @@ mod tests {
     }
 
     #[test]
+    fn a_narrowed_list_leaves_what_serves_and_takes_it_only_where_it_is_enforced() {
+        let mut claims = Claims::default();
+        let acme = tenant("acme");
+        let both = nodes(&[A, B]);
+        let narrow = |enforce| {
+            Rules::new(NodeRules {
+                allowed: vec!["10.9.0.0/16".parse().unwrap()],
+                enforce,
+                ..NodeRules::default()
+            })
+        };
+        claims.backends(&acme, &[], &[ip(A)]);
+        let judged = claims.judge(&acme, &both, &narrow(false));
+        assert_eq!(
+            *judged.barred,
+            [(ip(B), Unfit::Outside)].into(),
+            "a new one is left out"
+        );
+        assert_eq!(claims.tolerated(&acme), 1);
+        let judged = claims.judge(&acme, &both, &narrow(true));
+        assert_eq!(judged.barred.len(), 2);
+        assert_eq!(claims.tolerated(&acme), 0);
+        // What no Tenant opens is not tolerated.
+        claims.frontends(&acme, &BTreeSet::new(), &BTreeSet::from([ip(A)]));
+        let judged = claims.judge(&acme, &both, &narrow(false));
+        assert_eq!(judged.barred[&ip(A)], Unfit::LoadBalancer);
+    }
+
+    #[test]
     fn quota_of_nodes_is_for_those_that_serve_first_and_withdraws_only_where_it_is_enforced() {
         let mut claims = Claims::default();
         let rules = |most, enforce| {
             Rules::new(NodeRules {
                 quotas: Quotas {
                     nodes: Some(most),
-                    enforce,
                     ..Quotas::default()
                 },
+                enforce,
                 ..NodeRules::default()
             })
         };

@@ -19,6 +19,8 @@ pub struct NodeRules {
     pub management: Arc<[IpNet]>,
     /// How much of it.
     pub quotas: Quotas,
+    /// What is beyond the Tenant's lists and quotas is withdrawn also where it is there already.
+    pub enforce: bool,
 }
 
 /// How much a tenant may have. `None`: no bound.
@@ -28,8 +30,6 @@ pub struct Quotas {
     pub ports_per_load_balancer: Option<usize>,
     /// Nodes that receive traffic.
     pub nodes: Option<usize>,
-    /// What is beyond a quota that was lowered is withdrawn.
-    pub enforce: bool,
 }
 
 /// A range of node ports, both ends included.

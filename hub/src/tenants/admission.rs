@@ -31,6 +31,24 @@ pub struct Admission {
     pub version: u64,
 }
 
+impl Admission {
+    /// Takes over from what was known what this one cannot say: whose a binding was that was cleared by hand. Returns whether it is
+    /// of another object than the one of this name before.
+    pub(super) fn take(&mut self, before: Option<&Self>) -> bool {
+        let Some(before) = before else { return false };
+        if before.version > self.version {
+            // Somebody else has told a newer version meanwhile.
+            self.clone_from(before);
+        } else if before.uid != self.uid {
+            return true;
+        } else if self.cluster_uid.is_none() && self.former_cluster.is_none() {
+            let former = before.cluster_uid.as_ref();
+            self.former_cluster = former.or(before.former_cluster.as_ref()).cloned();
+        }
+        false
+    }
+}
+
 /// Why a session may not be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
@@ -60,6 +78,16 @@ pub enum Refused {
         serial: Serial,
         /// What the operator has said.
         why: Revoked,
+    },
+    /// The authority that signed this certificate is trusted no more.
+    #[error(
+        "the certificate {serial} of tenant {tenant} is by an authority that is trusted no more; an operator gives this cluster a new one"
+    )]
+    FormerAuthority {
+        /// Whose it is.
+        tenant: TenantName,
+        /// Its serial number.
+        serial: Serial,
     },
     /// Another cluster came first.
     #[error(
@@ -99,6 +127,7 @@ impl Refused {
             Self::Suspended(_) => "suspended",
             Self::Deleting(_) => "deleting",
             Self::Revoked { .. } => "revoked",
+            Self::FormerAuthority { .. } => "former_authority",
             Self::OtherCluster { .. } => "other_cluster",
             Self::ClusterUnknown { .. } => "unknown_cluster",
             Self::Leaving => "leaving",

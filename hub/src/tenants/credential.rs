@@ -6,17 +6,32 @@ use std::{
 };
 
 use berth_common::{
-    identity::{PeerCertificate, Serial},
+    identity::{KeyId, PeerCertificate, Serial},
     tls::format_time,
 };
 
-/// What a session's certificate says, as far as revocation asks.
+use crate::api::Credentials;
+
+/// What a session's certificate says, as far as revocation and the change of authorities ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credential {
     /// Its serial number.
     pub serial: Serial,
     /// From when on it is valid.
     pub not_before: SystemTime,
+    /// Until when.
+    pub not_after: SystemTime,
+    /// The key that signed it.
+    pub signed_by: Option<KeyId>,
+}
+
+/// The certificate of a live session: that of its connection, or the one that its agent was given since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// It.
+    pub credential: Credential,
+    /// Whom its agent was told to trust with it, where this process knows.
+    pub trusts: Option<Vec<KeyId>>,
 }
 
 /// A certificate of which nothing is known: every `notBefore` revokes it.
@@ -25,6 +40,8 @@ impl Default for Credential {
         Self {
             serial: Serial::from_bytes(&[]),
             not_before: SystemTime::UNIX_EPOCH,
+            not_after: SystemTime::UNIX_EPOCH,
+            signed_by: None,
         }
     }
 }
@@ -34,6 +51,8 @@ impl From<&PeerCertificate> for Credential {
         Self {
             serial: certificate.serial.clone(),
             not_before: certificate.not_before,
+            not_after: certificate.not_after,
+            signed_by: certificate.signed_by,
         }
     }
 }
@@ -61,6 +80,18 @@ pub enum Revoked {
     /// It is another Tenant's.
     #[error("it is from before {}, of a Tenant of the same name that was deleted then", format_time(*.0))]
     Former(SystemTime),
+}
+
+/// The schema lets only serial numbers in; what got in otherwise names no certificate.
+impl From<Credentials> for Revocations {
+    fn from(credentials: Credentials) -> Self {
+        let serials = credentials.revoked_serials.iter();
+        Self {
+            not_before: credentials.not_before.map(|time| time.0.into()),
+            serials: serials.filter_map(|serial| serial.parse().ok()).collect(),
+            former_until: None,
+        }
+    }
 }
 
 impl Revocations {
@@ -99,6 +130,7 @@ mod tests {
         Credential {
             serial: Serial::from_bytes(&[serial]),
             not_before: at(from),
+            ..Credential::default()
         }
     }
 

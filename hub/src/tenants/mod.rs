@@ -21,7 +21,7 @@ use std::{
 
 use berth_common::{
     annotations::Allowed,
-    identity::TenantName,
+    identity::{KeyId, TenantName},
     model::{Answer, Generation, Service, ServiceKey},
     session::{
         ProtocolError,
@@ -34,7 +34,7 @@ use berth_wire::v1;
 
 use admission::may_be;
 pub use admission::{Admission, Refused};
-pub use credential::{Credential, Revocations, Revoked};
+pub use credential::{Credential, Revocations, Revoked, Shown};
 use nodes::PlannedNodes;
 use seat::State;
 pub use seat::{Ending, Next, Seat};
@@ -81,6 +81,10 @@ pub struct Standing {
     pub held: usize,
     /// Why the agent cannot read its cluster, if so.
     pub unsynced: Option<String>,
+    /// The certificate of the live session.
+    pub certificate: Option<Shown>,
+    /// Whether the agent of the live session renews its certificate when it is asked to.
+    pub renews: bool,
 }
 
 /// All tenants.
@@ -93,6 +97,8 @@ pub struct Tenants {
     /// Locked by itself, or under one tenant's lock; no tenant is locked under it.
     turns: Mutex<Turns<TenantName>>,
     turn_gauges: TurnGauges,
+    /// Authorities that have signed certificates, and are trusted no more since this process began.
+    former: RwLock<BTreeSet<KeyId>>,
     changed: tokio::sync::Notify,
     leaving: AtomicBool,
 }
@@ -109,6 +115,7 @@ impl Tenants {
             next_session: AtomicU64::new(first_session),
             marks,
             limits,
+            former: RwLock::default(),
             changed: tokio::sync::Notify::new(),
             leaving: AtomicBool::new(false),
         }
@@ -134,18 +141,8 @@ impl Tenants {
         {
             let mut known = write(&self.admissions);
             for (name, admission) in &mut admissions {
-                if known.get(name).is_some_and(|it| it.uid != admission.uid) {
+                if admission.take(known.get(name)) {
                     others.insert(name.clone());
-                    continue;
-                }
-                // A binding that was cleared by hand, without a word of whose it was.
-                if let (None, None, Some(before)) = (
-                    &admission.cluster_uid,
-                    &admission.former_cluster,
-                    known.get(name),
-                ) {
-                    let former = before.cluster_uid.as_ref();
-                    admission.former_cluster = former.or(before.former_cluster.as_ref()).cloned();
                 }
             }
             known.clone_from(&admissions);
@@ -160,13 +157,36 @@ impl Tenants {
             false
         });
         for (name, state) in read(&self.tenants).iter() {
-            let mut state = lock(state);
-            match may_be(name, admissions.get(name), state.credentials()) {
-                Err(refused) => state.end(Ending::Refused(refused)),
-                Ok(admission) => {
-                    state.allow(&admission.allowed);
-                    state.rebind(name, admission);
+            apply(name, admissions.get(name), &mut lock(state));
+        }
+        self.changed.notify_waiters();
+    }
+
+    /// What the `Tenant` object of this name says now; `None`: there is none any more.
+    pub fn admit_one(&self, name: &TenantName, admission: Option<Admission>) {
+        let (admission, over) = {
+            let mut known = write(&self.admissions);
+            match admission {
+                Some(mut admission) => {
+                    let other = admission.take(known.get(name));
+                    known.insert(name.clone(), admission.clone());
+                    let deleted = || Refused::Deleting(name.clone());
+                    (Some(admission), other.then(deleted))
                 }
+                None => {
+                    known.remove(name);
+                    (None, Some(Refused::Unknown(name.clone())))
+                }
+            }
+        };
+        match over {
+            Some(why) => {
+                if let Some(state) = write(&self.tenants).remove(name) {
+                    lock(&state).end(Ending::Refused(why));
+                }
+            }
+            None => {
+                self.with(name, |state| apply(name, admission.as_ref(), state));
             }
         }
         self.changed.notify_waiters();
@@ -190,9 +210,47 @@ impl Tenants {
         may_be(tenant, read(&self.admissions).get(tenant), [credential]).map(drop)
     }
 
-    /// A certificate was issued to whoever holds `former`, over its connection: a session on that lives by both.
-    pub fn renewed(&self, tenant: &TenantName, former: &Credential, new: Credential) {
+    /// A certificate was issued to whoever holds `former`, over its connection, with these to trust: a session on that lives by both.
+    pub fn renewed(
+        &self,
+        tenant: &TenantName,
+        former: &Credential,
+        new: Credential,
+        trusts: Vec<KeyId>,
+    ) {
+        let new = Shown {
+            credential: new,
+            trusts: Some(trusts),
+        };
         self.with(tenant, |state| state.renewed(former, new));
+        self.changed.notify_waiters();
+    }
+
+    /// These authorities are trusted no more. TLS lets in nobody who comes with a certificate of theirs; who is in already, and was given no
+    /// other since, goes.
+    pub fn distrust(&self, authorities: impl IntoIterator<Item = KeyId>) {
+        write(&self.former).extend(authorities);
+        for (name, state) in read(&self.tenants).iter() {
+            let mut state = lock(state);
+            let newest = state.certificate();
+            if let Some(shown) = newest.filter(|it| self.is_former(it.credential.signed_by)) {
+                state.end(Ending::Refused(former(name, &shown.credential)));
+            }
+        }
+    }
+
+    /// Whether that authority was trusted once, and is no more.
+    pub fn is_former(&self, authority: Option<KeyId>) -> bool {
+        authority.is_some_and(|key| read(&self.former).contains(&key))
+    }
+
+    /// Asks a tenant's agent for the renewal of its certificate, once in a session for each version of what it would be given. A renewal costs
+    /// a signature and a write of a status, and a fleet spreads over the time that this takes.
+    pub fn reissue(&self, tenant: &TenantName, version: u64) {
+        let fleet = u32::try_from(read(&self.admissions).len()).unwrap_or(u32::MAX);
+        let within = Duration::from_millis(20).saturating_mul(fleet);
+        let within = within.clamp(Duration::from_secs(1), Duration::from_secs(600));
+        self.with(tenant, |state| state.reissue(version, within));
     }
 
     /// A stream of a tenant is up. It has a number, and nothing else until its Hello was accepted.
@@ -203,6 +261,9 @@ impl Tenants {
         now: Instant,
     ) -> Result<Seat, Refused> {
         self.check(tenant, &credential)?;
+        if self.is_former(credential.signed_by) {
+            return Err(former(tenant, &credential));
+        }
         let number = self.next_session.fetch_add(1, Ordering::Relaxed);
         Ok(Seat::new(
             self.clone(),
@@ -444,10 +505,28 @@ impl Tenants {
     }
 }
 
+/// A tenant that lost its admission loses its session.
+fn apply(name: &TenantName, admission: Option<&Admission>, state: &mut State) {
+    match may_be(name, admission, state.credentials()) {
+        Err(refused) => state.end(Ending::Refused(refused)),
+        Ok(admission) => {
+            state.allow(&admission.allowed);
+            state.rebind(name, admission);
+        }
+    }
+}
+
 // A panic under one of these locks is a bug in a pure function; what it left behind is still one tenant's last state, and
 // going on with it beats taking every other tenant down.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn former(tenant: &TenantName, credential: &Credential) -> Refused {
+    Refused::FormerAuthority {
+        tenant: tenant.clone(),
+        serial: credential.serial.clone(),
+    }
 }
 
 fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {

@@ -22,8 +22,8 @@ use berth_wire::v1;
 use tokio::sync::Notify;
 
 use super::{
-    Admission, Credential, Fenced, Heard, PlannedNodes, Refused, Rejected, Standing, Tenants, lock,
-    mark, mark_all, refused_lines,
+    Admission, Credential, Fenced, Heard, PlannedNodes, Refused, Rejected, Shown, Standing,
+    Tenants, lock, mark, mark_all, refused_lines,
 };
 use crate::plan::brake;
 
@@ -70,7 +70,9 @@ struct Live {
     session: HubSession,
     credential: Credential,
     /// The one that its agent was given meanwhile.
-    renewed: Option<Credential>,
+    renewed: Option<Shown>,
+    /// For which version of what it would be given its agent was asked to renew.
+    asked: Option<u64>,
     /// Empty while the agent does not know it.
     cluster_uid: String,
     /// The identity becomes this cluster's with this session. None where it is the cluster's already, or was taken from it.
@@ -99,16 +101,39 @@ impl State {
     /// The certificates of the live session.
     pub(super) fn credentials(&self) -> impl Iterator<Item = &Credential> {
         let live = self.present().into_iter();
-        live.flat_map(|live| [Some(&live.credential), live.renewed.as_ref()])
-            .flatten()
+        live.flat_map(|live| {
+            let renewed = live.renewed.as_ref().map(|shown| &shown.credential);
+            [Some(&live.credential), renewed]
+        })
+        .flatten()
     }
 
-    pub(super) fn renewed(&mut self, former: &Credential, new: Credential) {
+    pub(super) fn renewed(&mut self, former: &Credential, new: Shown) {
         if let Some(live) = &mut self.live
             && live.credential == *former
         {
             live.renewed = Some(new);
         }
+    }
+
+    pub(super) fn reissue(&mut self, version: u64, within: Duration) {
+        if let Some(live) = &mut self.live
+            && live.asked != Some(version)
+        {
+            live.asked = Some(version);
+            live.session.reissue(within);
+            live.wake.notify_one();
+        }
+    }
+
+    /// The newest certificate of the live session.
+    pub(super) fn certificate(&self) -> Option<Shown> {
+        let live = self.present()?;
+        let own = || Shown {
+            credential: live.credential.clone(),
+            trusts: None,
+        };
+        Some(live.renewed.clone().unwrap_or_else(own))
     }
 
     /// The cluster of the live session, where it is known.
@@ -210,6 +235,8 @@ impl State {
             absent: self.held.absent(),
             held: if self.brakes() { self.missed().0 } else { 0 },
             unsynced: self.unsynced.clone(),
+            certificate: self.certificate(),
+            renews: self.present().is_some_and(|live| live.session.renews()),
         }
     }
 
@@ -434,6 +461,7 @@ impl Seat {
             session,
             credential: self.credential.clone(),
             renewed: None,
+            asked: None,
             cluster_uid: greeting.cluster_uid.clone(),
             claim: claims.then_some(Claim::Open),
             ending: None,

@@ -1,10 +1,12 @@
 //! What is to be planned: a set of keys, not a list of events, so that it is never longer than there are Services, however
 //! often one of them changes. Tenants take turns; a key never runs twice at the same time; what failed waits, longer each
-//! time. [`Queue`] decides all this without clock or lock; [`Work`] is the thin shell that waits.
+//! time; and who changes things without end is slowed down. [`Queue`] decides all this without clock or lock; [`Work`] is the thin shell that waits.
 
+mod pace;
 mod queue;
 
 use std::{
+    num::NonZeroU32,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
@@ -21,6 +23,7 @@ use crate::objects::Id;
 pub struct Work {
     queue: Mutex<Queue>,
     changed: Notify,
+    throttling: Notify,
 }
 
 impl Work {
@@ -29,6 +32,7 @@ impl Work {
         Self {
             queue: Mutex::new(Queue::new(per_tenant)),
             changed: Notify::new(),
+            throttling: Notify::new(),
         }
     }
 
@@ -69,6 +73,30 @@ impl Work {
         self.lock().done(id, done, now);
         // A tenant's slot is free again, and the earliest waiting key may be another.
         self.changed.notify_one();
+    }
+
+    /// A tenant's change was carried out, of which it may have so many in a second. Returns whether it has to wait from now on.
+    pub fn spend(&self, tenant: &TenantName, per_second: NonZeroU32, now: Instant) -> bool {
+        let begins = self.lock().spend(tenant, per_second, now);
+        if begins {
+            self.throttling.notify_waiters();
+        }
+        begins
+    }
+
+    /// Since when a tenant has been using up its changes.
+    pub fn throttled(&self, tenant: &TenantName, now: Instant) -> Option<Instant> {
+        self.lock().throttled(tenant, now)
+    }
+
+    /// Resolves when some tenant begins to wait after the call.
+    pub fn throttling(&self) -> impl Future<Output = ()> + Send {
+        self.throttling.notified()
+    }
+
+    /// How many tenants wait for changes to come back.
+    pub fn resting(&self) -> usize {
+        self.lock().resting()
     }
 
     /// Whether a key is ready that could run if this one's place were free.

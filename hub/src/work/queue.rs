@@ -2,11 +2,13 @@
 
 use std::{
     collections::{BTreeSet, HashMap, VecDeque, hash_map::Entry},
+    num::NonZeroU32,
     time::{Duration, Instant},
 };
 
 use berth_common::{identity::TenantName, model::ServiceKey};
 
+use super::pace::Pace;
 use crate::objects::Id;
 
 /// The first wait after a failure.
@@ -50,6 +52,9 @@ struct Tenant {
     in_ring: bool,
 }
 
+/// So many tenants' paces are kept before those are looked for that say nothing.
+const PACES: usize = 64;
+
 /// Deduplicated keys; tenants take turns.
 #[derive(Debug)]
 pub struct Queue {
@@ -58,6 +63,12 @@ pub struct Queue {
     tenants: HashMap<TenantName, Tenant>,
     ring: VecDeque<TenantName>,
     times: BTreeSet<(Instant, Id)>,
+    /// How much of its changes each tenant has used, where that is any.
+    paces: HashMap<TenantName, Pace>,
+    /// Who has used all of them, until when.
+    resting: HashMap<TenantName, Instant>,
+    rests: BTreeSet<(Instant, TenantName)>,
+    prune_at: usize,
 }
 
 impl Queue {
@@ -69,7 +80,44 @@ impl Queue {
             tenants: HashMap::new(),
             ring: VecDeque::new(),
             times: BTreeSet::new(),
+            paces: HashMap::new(),
+            resting: HashMap::new(),
+            rests: BTreeSet::new(),
+            prune_at: PACES,
         }
+    }
+
+    /// A tenant's change was carried out, of which it may have so many in a second. Its keys wait in its own line while it has
+    /// used them up. Returns whether that begins now.
+    pub fn spend(&mut self, tenant: &TenantName, per_second: NonZeroU32, now: Instant) -> bool {
+        if self.paces.len() >= self.prune_at {
+            self.paces.retain(|_, pace| !pace.is_whole(now));
+            self.prune_at = 2 * self.paces.len() + PACES;
+        }
+        let pace = self
+            .paces
+            .entry(tenant.clone())
+            .or_insert_with(|| Pace::new(now));
+        let before = pace.since(now).is_some();
+        let Some(until) = pace.spend(per_second, now) else {
+            return false;
+        };
+        let begins = !before;
+        if let Some(former) = self.resting.insert(tenant.clone(), until) {
+            self.rests.remove(&(former, tenant.clone()));
+        }
+        self.rests.insert((until, tenant.clone()));
+        begins
+    }
+
+    /// Since when a tenant has been using up its changes.
+    pub fn throttled(&self, tenant: &TenantName, now: Instant) -> Option<Instant> {
+        self.paces.get(tenant)?.since(now)
+    }
+
+    /// How many tenants wait for changes to come back.
+    pub fn resting(&self) -> usize {
+        self.resting.len()
     }
 
     /// Something about this key has changed. Returns whether that makes a difference now.
@@ -100,10 +148,17 @@ impl Queue {
     /// Hands out the next key.
     pub fn next(&mut self, now: Instant) -> Option<Id> {
         self.wake(now);
-        let name = self.ring.pop_front()?;
+        let name = loop {
+            let name = self.ring.pop_front()?;
+            let tenant = self.tenants.get_mut(&name)?;
+            tenant.in_ring = false;
+            // It may have used up its changes since it stands there.
+            if !self.resting.contains_key(&name) {
+                break name;
+            }
+        };
         // Who is in the ring has a key ready and a slot free.
         let tenant = self.tenants.get_mut(&name)?;
-        tenant.in_ring = false;
         let key = tenant.ready.pop_front()?;
         tenant.running += 1;
         let id = Id::new(name, key);
@@ -122,7 +177,9 @@ impl Queue {
 
     /// When the next key becomes ready by time alone.
     pub fn due(&self) -> Option<Instant> {
-        self.times.first().map(|(at, _)| *at)
+        let key = self.times.first().map(|(at, _)| *at);
+        let rest = self.rests.first().map(|(at, _)| *at);
+        key.into_iter().chain(rest).min()
     }
 
     /// The run of a key that [`Queue::next`] handed out has ended.
@@ -184,6 +241,14 @@ impl Queue {
     }
 
     fn wake(&mut self, now: Instant) {
+        while let Some((at, name)) = self.rests.pop_first() {
+            if at > now {
+                self.rests.insert((at, name));
+                break;
+            }
+            self.resting.remove(&name);
+            self.enter_ring(&name);
+        }
         while let Some((at, id)) = self.times.pop_first() {
             if at > now {
                 self.times.insert((at, id));
@@ -207,6 +272,7 @@ impl Queue {
             && !tenant.in_ring
             && !tenant.ready.is_empty()
             && tenant.running < self.per_tenant
+            && !self.resting.contains_key(name)
         {
             tenant.in_ring = true;
             self.ring.push_back(name.clone());
@@ -347,11 +413,50 @@ mod tests {
         }
     }
 
+    fn one() -> NonZeroU32 {
+        NonZeroU32::new(1).unwrap()
+    }
+
+    #[test]
+    fn hostile_41_who_changes_without_end_waits_in_its_own_line_and_others_do_not() {
+        let mut now = Instant::now();
+        let mut queue = Queue::new(8);
+        let (loud, quiet) = (id("loud", "a"), id("quiet", "a"));
+        let mut runs = 0;
+        // One a second, and a minute's at once.
+        let began = now;
+        while now < began + Duration::from_secs(30) {
+            queue.add(&loud);
+            queue.add(&quiet);
+            let mut served = Vec::new();
+            while let Some(id) = queue.next(now) {
+                if id == loud {
+                    runs += 1;
+                    queue.spend(&loud.tenant, one(), now);
+                }
+                queue.done(&id, Done::Settled(None), now);
+                served.push(id);
+            }
+            assert!(served.contains(&quiet), "{served:?}");
+            now += Duration::from_millis(50);
+        }
+        assert!((88..=91).contains(&runs), "{runs}");
+        assert!(queue.throttled(&loud.tenant, now).is_some());
+        assert_eq!(queue.throttled(&quiet.tenant, now), None);
+        // What waits is not lost, and is said to be due.
+        queue.add(&loud);
+        queue.spend(&loud.tenant, one(), now);
+        assert_eq!((queue.next(now), queue.resting()), (None, 1));
+        let due = queue.due().unwrap();
+        assert_eq!(queue.next(due), Some(loud));
+    }
+
     #[derive(Clone, Debug)]
     enum Step {
         Add(u8, u8),
         Next,
         Done(usize, u8),
+        Spend(u8),
         Wait(u64),
     }
 
@@ -360,6 +465,7 @@ mod tests {
             (0_u8..3, 0_u8..4).prop_map(|(tenant, key)| Step::Add(tenant, key)),
             Just(Step::Next),
             (any::<usize>(), 0_u8..3).prop_map(|(which, how)| Step::Done(which, how)),
+            (0_u8..3).prop_map(Step::Spend),
             (0_u64..3_000).prop_map(Step::Wait),
         ]
     }
@@ -395,12 +501,18 @@ mod tests {
                         queue.done(&id, done, now);
                     }
                     Step::Done(..) => {}
+                    Step::Spend(tenant) => {
+                        let tenant = TenantName::parse(&format!("t{tenant}")).unwrap();
+                        for _ in 0..20 {
+                            queue.spend(&tenant, one(), now);
+                        }
+                    }
                     Step::Wait(ms) => now += Duration::from_millis(ms),
                 }
                 prop_assert!(queue.len() <= 12);
             }
             // In the end everything owed is handed out, and the queue is empty of it.
-            for _ in 0..100 {
+            for _ in 0..1_000 {
                 now += Duration::from_secs(5);
                 for id in running.drain(..) {
                     queue.done(&id, Done::Settled(None), now);

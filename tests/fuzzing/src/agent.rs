@@ -323,7 +323,7 @@ impl World {
                     assert_eq!(self.wanted.get(&key), Some(&answer.generation), "history");
                 }
                 Event::Synced => assert!(stream.live && self.synced),
-                Event::Ignored(_) | Event::Drain { .. } => {}
+                Event::Ignored(_) | Event::Drain { .. } | Event::Reissue { .. } => {}
                 Event::Waiting { ahead } => {
                     assert!(stream.live && ahead > 0);
                     stream.telling = None;

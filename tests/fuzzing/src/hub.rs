@@ -412,6 +412,7 @@ impl World {
                 Some(Down::Drain(_)) => {}
                 Some(Down::Turn(_)) => assert!(session.turns, "what its agent does not know"),
                 Some(Down::Capabilities(_)) => panic!("nobody has changed what may pass"),
+                Some(Down::Reissue(_)) => panic!("no authority has changed"),
                 None => panic!("a message without a body"),
             }
         }

@@ -8,7 +8,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa,
     Issuer, KeyPair,
 };
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use time::{Duration, OffsetDateTime};
 
 /// `subjectAltName`.
@@ -36,6 +36,26 @@ impl Clone for Credential {
 }
 
 impl Credential {
+    /// As an agent has it in files, or from somebody who has read these.
+    pub(crate) fn of_files(certificate: &Path, key: &Path) -> Self {
+        let chain = CertificateDer::pem_file_iter(certificate).unwrap();
+        Self {
+            chain: chain.collect::<Result<_, _>>().unwrap(),
+            key: PrivateKeyDer::from_pem_file(key).unwrap(),
+        }
+    }
+
+    /// A key of one's own, what asks for a certificate for it, and the two together once that is there.
+    pub(crate) fn asked() -> (Vec<u8>, impl FnOnce(&str) -> Self) {
+        let key = KeyPair::generate().unwrap();
+        let request = CertificateParams::default().serialize_request(&key);
+        let with = move |pem: &str| Self {
+            chain: vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()],
+            key: PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
+        };
+        (request.unwrap().der().to_vec(), with)
+    }
+
     /// What revokes it.
     pub(crate) fn serial(&self) -> Serial {
         CertificateFacts::from_der(&self.chain[0]).unwrap().serial

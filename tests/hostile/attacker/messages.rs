@@ -144,11 +144,56 @@ static NODES: AtomicU16 = AtomicU16::new(1);
 /// A node at an address that is nobody else's: of two tenants with one address, the second would not get it.
 pub(crate) fn node(name: &str) -> v1::Resource {
     let [high, low] = NODES.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    node_at(name, 1, &format!("198.18.{high}.{low}"))
+}
+
+/// A node at any address.
+pub(crate) fn node_at(name: &str, generation: u64, address: &str) -> v1::Resource {
     v1::Resource {
         key: Some(key(v1::Kind::Node, "", name)),
-        generation: 1,
+        generation,
         body: Some(v1::resource::Body::Node(v1::Node {
-            addresses: vec![format!("198.18.{high}.{low}")],
+            addresses: vec![address.into()],
         })),
     }
+}
+
+/// The address of a node.
+pub(crate) fn address_of(node: &v1::Resource) -> String {
+    match &node.body {
+        Some(v1::resource::Body::Node(node)) => node.addresses[0].clone(),
+        body => panic!("no node but {body:?}"),
+    }
+}
+
+/// A node is gone.
+pub(crate) fn node_deletion(name: &str) -> v1::change::Change {
+    v1::change::Change::Delete(v1::Deletion {
+        key: Some(key(v1::Kind::Node, "", name)),
+        generation: 1,
+    })
+}
+
+/// The Service in a resource.
+pub(crate) fn body_of(resource: &mut v1::Resource) -> &mut v1::Service {
+    match &mut resource.body {
+        Some(v1::resource::Body::Service(service)) => service,
+        body => panic!("no Service but {body:?}"),
+    }
+}
+
+/// A protobuf field of bytes.
+pub(crate) fn field(number: u32, value: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    prost::encoding::encode_varint(u64::from(number << 3 | 2), &mut out);
+    prost::encoding::encode_varint(value.len() as u64, &mut out);
+    out.extend(value);
+    out
+}
+
+/// AgentMessage { Delta { sequence, Change { upsert } } } with a resource of any bytes.
+pub(crate) fn upsert_of_bytes(sequence: u8, resource: &[u8]) -> Vec<u8> {
+    let mut delta = vec![0x08, sequence];
+    delta.extend(field(2, &field(1, resource)));
+    field(6, &delta)
 }

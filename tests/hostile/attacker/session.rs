@@ -132,6 +132,17 @@ impl Call {
     }
 
     async fn read(&mut self) -> Result<Hear, Status> {
+        let message = v1::HubMessage::decode(self.message().await?).unwrap();
+        Ok(message.body.unwrap())
+    }
+
+    /// The answer to a call that has one.
+    pub(crate) async fn reply<M: prost::Message + Default>(&mut self) -> Result<M, Status> {
+        let message = timeout(PATIENCE, self.message()).await;
+        Ok(M::decode(message.expect("the hub says nothing")?).unwrap())
+    }
+
+    async fn message(&mut self) -> Result<Bytes, Status> {
         if let Some(response) = self.response.take() {
             let response = response.await.map_err(broken)?;
             if let Some(status) = Status::from_header_map(response.headers()) {
@@ -142,8 +153,7 @@ impl Call {
         let down = self.down.as_mut().unwrap();
         loop {
             if let Some(message) = messages::unframed(&mut self.unread) {
-                let message = v1::HubMessage::decode(message).unwrap();
-                return Ok(message.body.unwrap());
+                return Ok(message);
             }
             match down.data().await {
                 Some(Ok(data)) => {

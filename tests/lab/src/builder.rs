@@ -23,6 +23,7 @@ pub struct Builder {
     kubelets: bool,
     berth: bool,
     hub: bool,
+    hub_arguments: Vec<String>,
     progress: Box<dyn Progress>,
 }
 
@@ -34,6 +35,7 @@ impl Builder {
             kubelets: false,
             berth: true,
             hub: true,
+            hub_arguments: Vec::new(),
             progress: Box::new(Silent),
         }
     }
@@ -74,6 +76,14 @@ impl Builder {
         self
     }
 
+    /// With a hub that is told more on its command line: `--management-cidrs=10.0.0.0/16`. `{ca}` stands for the directory of its
+    /// CA.
+    #[must_use]
+    pub fn hub_arguments(mut self, arguments: &[&str]) -> Self {
+        self.hub_arguments = arguments.iter().map(|&it| it.to_owned()).collect();
+        self
+    }
+
     /// Telling somebody what happens.
     #[must_use]
     pub fn progress(mut self, progress: impl Progress + 'static) -> Self {
@@ -90,6 +100,7 @@ impl Builder {
         let (as_nobody, wanted) = (self.as_nobody, self.kubelets);
         let isolation = self.isolation();
         let (berth, hub) = (self.berth, self.berth && self.hub);
+        let hub_arguments = std::mem::take(&mut self.hub_arguments);
         let found = tokio::task::spawn_blocking(move || {
             let parts = self.parts()?;
             Ok::<_, Error>((parts, Steps::new(self.progress)))
@@ -101,7 +112,7 @@ impl Builder {
         let sandbox = Sandbox::start(isolation, as_nobody, &programs, parts.bin()).await?;
         let kubelets = wanted && can_have_kubelets(sandbox.isolation, as_nobody);
         let site = Arc::new(Site::new(sandbox, parts, programs));
-        let lab = match bring_up(&site, kubelets, &mut steps).await {
+        let lab = match bring_up(&site, kubelets, hub_arguments, &mut steps).await {
             Ok(lab) => lab,
             Err(error) => {
                 // What went wrong matters more than that ending what there is went wrong too.
@@ -142,7 +153,12 @@ impl Builder {
 }
 
 /// Everything but Berth.
-async fn bring_up(site: &Arc<Site>, kubelets: bool, steps: &mut Steps) -> Result<Lab> {
+async fn bring_up(
+    site: &Arc<Site>,
+    kubelets: bool,
+    hub_arguments: Vec<String>,
+    steps: &mut Steps,
+) -> Result<Lab> {
     shell::write_rc(site)?;
     if site.has_packets() {
         fabric::build(&site.sandbox.control).await?;
@@ -173,7 +189,13 @@ async fn bring_up(site: &Arc<Site>, kubelets: bool, steps: &mut Steps) -> Result
         nodes::await_ready(&acme).await?;
         steps.done("kubelets are ready");
     }
-    Ok(Lab::new(site.clone(), management, metallb, acme))
+    Ok(Lab::new(
+        site.clone(),
+        management,
+        metallb,
+        hub_arguments,
+        acme,
+    ))
 }
 
 /// Kubelets need cgroups, or subordinate ids to do without.

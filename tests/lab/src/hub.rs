@@ -71,8 +71,8 @@ impl Certificate {
 }
 
 impl Hub {
-    /// Makes its CA and certificate, gives it the rights of its chart, starts it and waits until it is ready.
-    pub(crate) async fn start(management: &Cluster) -> Result<Self> {
+    /// Makes its CA and certificate, gives it the rights of its chart, starts it with more arguments and waits until it is ready.
+    pub(crate) async fn start(management: &Cluster, arguments: &[String]) -> Result<Self> {
         let site = management.site.clone();
         let node = Node::of(management.name())
             .next()
@@ -102,6 +102,8 @@ impl Hub {
             format!("--config={}", text(&config)),
             format!("--admin-listen={admin}"),
         ];
+        let arguments = arguments.iter().map(|it| it.replace("{ca}", &ca));
+        let argv = argv.into_iter().chain(arguments);
         let process = site
             .process("berth-hub", argv)
             .env("BERTH_KUBECONFIG", text(&kubeconfig))

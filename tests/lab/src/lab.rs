@@ -44,6 +44,7 @@ struct Inner {
     management: Arc<Cluster>,
     metallb: Metallb,
     hub: OnceCell<Hub>,
+    hub_arguments: Vec<String>,
     acme: Arc<Cluster>,
     tenants: StdMutex<HashMap<String, Slot>>,
 }
@@ -74,6 +75,7 @@ impl Lab {
         site: Arc<Site>,
         management: Cluster,
         metallb: Metallb,
+        hub_arguments: Vec<String>,
         acme: Cluster,
     ) -> Self {
         Self {
@@ -82,6 +84,7 @@ impl Lab {
                 management: Arc::new(management),
                 metallb,
                 hub: OnceCell::new(),
+                hub_arguments,
                 acme: Arc::new(acme),
                 tenants: StdMutex::default(),
             }),
@@ -118,8 +121,10 @@ impl Lab {
 
     /// Starts the hub in a lab that was told to start it later; in any other it runs already.
     pub async fn start_hub(&self) -> Result<&Hub> {
-        let management = self.inner.management.clone();
-        let start = || runtime::on(async move { Hub::start(&management).await });
+        let inner = self.inner.clone();
+        let start = || {
+            runtime::on(async move { Hub::start(&inner.management, &inner.hub_arguments).await })
+        };
         self.inner.hub.get_or_try_init(start).await
     }
 

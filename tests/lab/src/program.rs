@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::control_plane::DEADLINE;
 use crate::error::{Error, Result};
+use crate::forward;
 use crate::http;
 use crate::process::Process;
 use crate::protocol::Exit;
@@ -131,6 +132,14 @@ impl Program {
         Ok(command.output().await?.told())
     }
 
+    /// A port on the machine's 127.0.0.1 that leads to this address on its host, until the lab ends.
+    ///
+    /// # Errors
+    /// Without a port to listen on.
+    pub async fn forwarded(&self, to: SocketAddr) -> Result<SocketAddr> {
+        forward::open(&self.site, self.netns, to).await
+    }
+
     /// A process of the caller's own on its host, not yet started: one of this project's programs with these arguments.
     #[must_use]
     pub fn beside(&self, name: &str, program: &str, arguments: &[&str]) -> Process {
@@ -147,6 +156,12 @@ impl Program {
             other.process = other.process.arg(*argument);
         }
         other
+    }
+
+    /// Where its admin port listens.
+    #[must_use]
+    pub fn admin(&self) -> SocketAddr {
+        self.admin
     }
 
     /// Gets a path of the admin port.

@@ -256,6 +256,7 @@ impl Management {
                     shape: shape.clone(),
                     sound: true,
                     foreign_fields: false,
+                    created: 0,
                     ingress: Vec::new(),
                 };
                 self.put_service(id, uid.as_deref(), object, now)
@@ -265,6 +266,7 @@ impl Management {
                     shape: shape.clone(),
                     sound: true,
                     foreign_fields: false,
+                    created: 0,
                     ingress: Vec::new(),
                 };
                 self.put_service(id, Some(uid), object, now)

@@ -416,6 +416,8 @@ impl World {
                     let delay = within.mul_f64(self.net.f64());
                     self.drained = Some((id, delay));
                 }
+                // No authority signs here.
+                News::Reissue { .. } => {}
                 News::Ignored(_) => self.stats.effect("message ignored"),
             }
         }

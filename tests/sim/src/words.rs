@@ -59,6 +59,7 @@ pub(crate) fn brief_down(message: &v1::HubMessage) -> String {
         Some(Down::Turn(turn)) => format!("Turn {}", turn.ahead),
         Some(Down::Heartbeat(beat)) => format!("Heartbeat {}", beat.sequence),
         Some(Down::Drain(_)) => "Drain".into(),
+        Some(Down::Reissue(_)) => "Reissue".into(),
         Some(Down::Capabilities(_)) => "Capabilities".into(),
         None => "nothing".into(),
     }

@@ -246,3 +246,26 @@ fn hostile_57_and_59_what_no_tenant_may_set_is_stripped_on_arrival_and_counted()
         "and the digests of both sides agree"
     );
 }
+
+/// An agent whose certificate somebody else brings is never asked for another, and one that keeps its own is asked once.
+#[test]
+fn only_an_agent_that_keeps_its_certificate_is_asked_to_renew_it() {
+    let asked = |pair: &Pair| {
+        let asked = |event: &&Event| matches!(event, Event::Reissue { .. });
+        pair.events.iter().filter(asked).count()
+    };
+    let within = Duration::from_secs(40);
+    let mut files = Pair::new();
+    files.connect();
+    files.hub.reissue(within);
+    files.settle();
+    assert_eq!((files.hub.renews(), asked(&files)), (false, 0));
+
+    let mut own = Pair::new();
+    own.agent = own.agent.renewing();
+    own.connect();
+    own.hub.reissue(within);
+    own.settle();
+    assert!(own.hub.renews() && own.events.contains(&Event::Reissue { within }));
+    assert_eq!(asked(&own), 1);
+}

@@ -9,12 +9,12 @@ use std::{
 };
 
 use super::PemSet;
-use crate::ca::CaError;
+use crate::ca::{CaError, Kept, kept};
 
 const PRIVATE: u32 = 0o600;
 const PUBLIC: u32 = 0o644;
 
-pub(super) fn create_authority(directory: &Path, pem: &PemSet) -> Result<(), CaError> {
+pub(super) fn create_authority(directory: &Path, kept: &Kept) -> Result<(), CaError> {
     make(directory)?;
     let (key, certificate) = (directory.join("ca.key"), directory.join("ca.crt"));
     let exists = || CaError::AlreadyExists {
@@ -25,8 +25,8 @@ pub(super) fn create_authority(directory: &Path, pem: &PemSet) -> Result<(), CaE
     }
     // `create_new` decides between two commands that run at once: the key is made by one of them.
     for (path, text, mode) in [
-        (&key, &pem.key, PRIVATE),
-        (&certificate, &pem.certificate, PUBLIC),
+        (&key, &kept.key, PRIVATE),
+        (&certificate, &kept.certificate, PUBLIC),
     ] {
         write_new(path, text, mode).map_err(|error| match error.kind() {
             io::ErrorKind::AlreadyExists => exists(),
@@ -36,23 +36,110 @@ pub(super) fn create_authority(directory: &Path, pem: &PemSet) -> Result<(), CaE
     Ok(())
 }
 
-pub(super) fn read_authority(directory: &Path) -> Result<PemSet, CaError> {
-    let read = |name: &str| {
-        let path = directory.join(name);
-        fs::read_to_string(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => CaError::NotFound {
-                place: directory.display().to_string(),
-                missing: name.to_owned(),
-            },
-            _ => failed("read", &path)(error),
-        })
+/// `ca.crt` has the authority that signs first, and then the others to trust.
+pub(super) fn read_authority(directory: &Path) -> Result<Kept, CaError> {
+    let missing = |name: &str| CaError::NotFound {
+        place: directory.display().to_string(),
+        missing: name.to_owned(),
     };
-    let certificate = read("ca.crt")?;
-    Ok(PemSet {
-        key: read("ca.key")?,
-        bundle: certificate.clone(),
-        certificate,
-    })
+    let bundle = read(directory, "ca.crt")?.ok_or_else(|| missing("ca.crt"))?;
+    let kept = Kept {
+        certificate: kept::first(&bundle).unwrap_or(&bundle).to_owned(),
+        key: read(directory, "ca.key")?.ok_or_else(|| missing("ca.key"))?,
+        bundle,
+        next: read(directory, "next.crt")?.zip(read(directory, "next.key")?),
+        previous: read(directory, "previous.crt")?,
+        cross: read(directory, "cross.crt")?,
+        since: read(directory, "since")?.and_then(|since| since.trim().parse().ok()),
+    };
+    Ok(whole(kept))
+}
+
+/// Several files are not replaced in one instant. The key is the one that decides: where it is the next authority's already, the next
+/// authority signs, whatever else is still to be written or taken away.
+fn whole(kept: Kept) -> Kept {
+    match &kept.next {
+        Some((certificate, key)) if *key == kept.key => {
+            let first = kept::first(&kept.bundle);
+            let behind = first != kept::first(certificate);
+            match behind.then(|| kept.switched()).flatten() {
+                Some(switched) => switched,
+                None => Kept { next: None, ..kept },
+            }
+        }
+        // Made known is what everybody trusts.
+        Some((certificate, _)) if !kept::has(&kept.bundle, certificate) => Kept {
+            next: None,
+            previous: None,
+            cross: None,
+            since: None,
+            ..kept
+        },
+        // Nor is what has been dropped trusted by anybody.
+        _ if kept
+            .previous
+            .as_ref()
+            .is_some_and(|it| !kept::has(&kept.bundle, it)) =>
+        {
+            Kept {
+                previous: None,
+                cross: None,
+                ..kept
+            }
+        }
+        _ => kept,
+    }
+}
+
+/// In an order in which an interruption leaves one state or the other (see [`whole`]).
+pub(super) fn replace_authority(
+    directory: &Path,
+    kept: &Kept,
+    before: &Kept,
+) -> Result<(), CaError> {
+    if read_authority(directory)? != *before {
+        return Err(CaError::Changed {
+            place: directory.display().to_string(),
+        });
+    }
+    let since = kept.since.map(|since| since.to_string());
+    let next = kept.next.as_ref();
+    for (name, text, mode) in [
+        ("cross.crt", kept.cross.as_ref(), PUBLIC),
+        ("previous.crt", kept.previous.as_ref(), PUBLIC),
+        ("next.key", next.map(|(_, key)| key), PRIVATE),
+        ("next.crt", next.map(|(certificate, _)| certificate), PUBLIC),
+        ("since", since.as_ref(), PUBLIC),
+        ("ca.key", Some(&kept.key), PRIVATE),
+        ("ca.crt", Some(&kept.bundle), PUBLIC),
+    ] {
+        if let Some(text) = text {
+            let path = directory.join(name);
+            swap_in(&path, text, mode).map_err(failed("write", &path))?;
+        }
+    }
+    for (name, there) in [
+        ("previous.crt", kept.previous.is_some()),
+        ("cross.crt", kept.cross.is_some()),
+        ("next.crt", next.is_some()),
+        ("next.key", next.is_some()),
+    ] {
+        let path = directory.join(name);
+        if !there && path.exists() {
+            fs::remove_file(&path).map_err(failed("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// None where there is no such file.
+fn read(directory: &Path, name: &str) -> Result<Option<String>, CaError> {
+    let path = directory.join(name);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed("read", &path)(error)),
+    }
 }
 
 pub(super) fn write_certificate(

@@ -9,8 +9,9 @@ mod tests;
 use std::{fmt, path::PathBuf, str::FromStr};
 
 use berth_common::identity::{NameError, TrustDomain};
+use k8s_openapi::api::core::v1::Secret;
 
-use super::{Authority, CaError, Issued, SecretRefError};
+use super::{Authority, CaError, Issued, Kept, SecretRefError};
 
 pub use secret::manifest;
 
@@ -77,10 +78,18 @@ impl fmt::Display for SecretRef {
     }
 }
 
+/// What was read, to be replaced and nothing else.
+pub enum Version {
+    /// Of a directory: its content.
+    Directory(Box<Kept>),
+    /// The object.
+    Secret(Box<Secret>),
+}
+
 /// A place to keep things in.
 #[derive(Clone)]
 pub enum Place {
-    /// A directory: `ca.crt` and `ca.key` of an authority, `tls.crt`, `tls.key` and `ca.crt` of a peer.
+    /// A directory: `ca.crt` and `ca.key` of an authority (and during a rotation what [`Kept`] has besides), `tls.crt`, `tls.key` and `ca.crt` of a peer.
     Directory(PathBuf),
     /// A Secret of the type `kubernetes.io/tls`: `tls.crt`, `tls.key` and `ca.crt`, as cert-manager names them.
     Secret(kube::Client, SecretRef),
@@ -107,14 +116,10 @@ impl Place {
     /// # Errors
     /// [`CaError::AlreadyExists`] where there is one: it is never overwritten. Others when writing fails.
     pub async fn keep_authority(&self, authority: &Authority) -> Result<(), CaError> {
-        let pem = PemSet {
-            certificate: authority.bundle().to_owned(),
-            key: authority.key_pem(),
-            bundle: authority.bundle().to_owned(),
-        };
+        let kept = Kept::new(authority);
         match self {
-            Self::Directory(path) => directory::create_authority(path, &pem),
-            Self::Secret(client, secret) => secret::create_authority(client, secret, &pem).await,
+            Self::Directory(path) => directory::create_authority(path, &kept),
+            Self::Secret(client, secret) => secret::create_authority(client, secret, &kept).await,
         }
     }
 
@@ -126,11 +131,49 @@ impl Place {
         &self,
         trust_domain: Option<&TrustDomain>,
     ) -> Result<Authority, CaError> {
-        let pem = match self {
-            Self::Directory(path) => directory::read_authority(path)?,
-            Self::Secret(client, secret) => secret::read(client, secret).await?,
-        };
-        Authority::from_pem(&pem.certificate, &pem.key, trust_domain, &self.to_string())
+        let (kept, _) = self.kept().await?;
+        kept.authority(trust_domain, &self.to_string())
+    }
+
+    /// Everything that stands there, and which version of it this is.
+    ///
+    /// # Errors
+    /// [`CaError::NotFound`] where there is none; others when it cannot be read.
+    pub async fn kept(&self) -> Result<(Kept, Version), CaError> {
+        match self {
+            Self::Directory(path) => directory::read_authority(path)
+                .map(|kept| (kept.clone(), Version::Directory(Box::new(kept)))),
+            Self::Secret(client, secret) => secret::read_authority(client, secret)
+                .await
+                .map(|(kept, object)| (kept, Version::Secret(Box::new(object)))),
+        }
+    }
+
+    /// Puts this in the place of that version.
+    ///
+    /// # Errors
+    /// [`CaError::Changed`] where another one stands there by now, [`CaError::ForeignAuthority`] where it is somebody else's; others when
+    /// writing fails.
+    pub async fn replace(&self, kept: &Kept, version: &Version) -> Result<(), CaError> {
+        match (self, version) {
+            (Self::Directory(path), Version::Directory(before)) => {
+                directory::replace_authority(path, kept, before)
+            }
+            (Self::Secret(client, secret), Version::Secret(before)) => {
+                secret::replace_authority(client, secret, kept, before).await
+            }
+            _ => Err(CaError::Changed {
+                place: self.to_string(),
+            }),
+        }
+    }
+
+    /// Whether a hub follows what changes there: not in a Secret of somebody else's, who knows nothing of an overlap.
+    pub fn is_ours(version: &Version) -> bool {
+        match version {
+            Version::Directory(_) => true,
+            Version::Secret(object) => secret::is_ours(object),
+        }
     }
 
     /// Keeps a peer's certificate with its key.

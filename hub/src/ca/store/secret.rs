@@ -1,13 +1,15 @@
-//! Secrets of the type `kubernetes.io/tls`. An authority's is created and never replaced; a certificate's is replaced
-//! only where it is ours and the operator said so, and only in the version that was looked at.
+//! Secrets of the type `kubernetes.io/tls`. An authority's is replaced by a rotation and nothing else, a certificate's where the
+//! operator said so; both only where they are ours, and only in the version that was looked at.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use k8s_openapi::{
+    ByteString, api::core::v1::Secret, apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
 use kube::{Api, Client, api::PostParams};
 
 use super::{PemSet, SecretRef};
-use crate::ca::CaError;
+use crate::ca::{CaError, Kept, kept};
 
 const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 const MANAGER: &str = "berth-hub";
@@ -39,9 +41,14 @@ pub fn manifest(secret: &SecretRef, pem: &PemSet) -> Secret {
 pub(super) async fn create_authority(
     client: &Client,
     secret: &SecretRef,
-    pem: &PemSet,
+    kept: &Kept,
 ) -> Result<(), CaError> {
-    match create(client, secret, pem).await {
+    let pem = PemSet {
+        certificate: kept.certificate.clone(),
+        key: kept.key.clone(),
+        bundle: kept.bundle.clone(),
+    };
+    match create(client, secret, &pem).await {
         Err(error) if is_conflict(&error) => Err(CaError::AlreadyExists {
             place: format!("the Secret {secret}"),
         }),
@@ -49,24 +56,116 @@ pub(super) async fn create_authority(
     }
 }
 
-pub(super) async fn read(client: &Client, secret: &SecretRef) -> Result<PemSet, CaError> {
-    let missing = |missing: &str| CaError::NotFound {
-        place: format!("the Secret {secret}"),
-        missing: missing.to_owned(),
+const NEXT: &str = "next.crt";
+const NEXT_KEY: &str = "next.key";
+const PREVIOUS: &str = "previous.crt";
+const CROSS: &str = "cross.crt";
+const SINCE: &str = "since";
+
+pub(super) fn is_ours(secret: &Secret) -> bool {
+    let labels = secret.metadata.labels.as_ref();
+    labels.is_some_and(|labels| labels.get(MANAGED_BY).is_some_and(|by| by == MANAGER))
+}
+
+pub(super) async fn read_authority(
+    client: &Client,
+    secret: &SecretRef,
+) -> Result<(Kept, Secret), CaError> {
+    let object = get(client, secret).await?;
+    let pem = pem_set(&object, secret)?;
+    let text = |key: &str| text(&object, key);
+    // Somebody else's `ca.crt` is whoever signed the authority, and not ours to trust.
+    let same = kept::first(&pem.bundle).is_some_and(|it| kept::first(&pem.certificate) == Some(it));
+    let bundle = match is_ours(&object) && same {
+        true => pem.bundle,
+        false => pem.certificate.clone(),
     };
-    let found = api(client, secret)
+    let kept = Kept {
+        bundle,
+        certificate: pem.certificate,
+        key: pem.key,
+        next: text(NEXT).zip(text(NEXT_KEY)),
+        previous: text(PREVIOUS),
+        cross: text(CROSS),
+        since: text(SINCE).and_then(|since| since.trim().parse().ok()),
+    };
+    Ok((kept, object))
+}
+
+pub(super) async fn replace_authority(
+    client: &Client,
+    secret: &SecretRef,
+    kept: &Kept,
+    before: &Secret,
+) -> Result<(), CaError> {
+    if !is_ours(before) {
+        return Err(CaError::ForeignAuthority {
+            place: secret.to_string(),
+        });
+    }
+    let mut object = before.clone();
+    let data = object.data.get_or_insert_default();
+    let since = kept.since.map(|since| since.to_string());
+    let next = kept.next.as_ref();
+    for (key, text) in [
+        ("tls.crt", Some(&kept.certificate)),
+        ("tls.key", Some(&kept.key)),
+        ("ca.crt", Some(&kept.bundle)),
+        (NEXT, next.map(|(certificate, _)| certificate)),
+        (NEXT_KEY, next.map(|(_, key)| key)),
+        (PREVIOUS, kept.previous.as_ref()),
+        (CROSS, kept.cross.as_ref()),
+        (SINCE, since.as_ref()),
+    ] {
+        match text {
+            Some(text) => data.insert(key.to_owned(), ByteString(text.clone().into_bytes())),
+            None => data.remove(key),
+        };
+    }
+    let params = PostParams {
+        field_manager: Some(MANAGER.into()),
+        ..PostParams::default()
+    };
+    let replaced = api(client, secret)
+        .replace(&secret.name, &params, &object)
+        .await;
+    match replaced {
+        Err(error) if is_conflict(&error) => Err(CaError::Changed {
+            place: format!("the Secret {secret}"),
+        }),
+        other => other.map(drop).map_err(failed("replace", secret)),
+    }
+}
+
+pub(super) async fn read(client: &Client, secret: &SecretRef) -> Result<PemSet, CaError> {
+    pem_set(&get(client, secret).await?, secret)
+}
+
+async fn get(client: &Client, secret: &SecretRef) -> Result<Secret, CaError> {
+    api(client, secret)
         .get_opt(&secret.name)
         .await
         .map_err(failed("read", secret))?
-        .ok_or_else(|| missing("the Secret itself"))?;
-    let data = found.data.unwrap_or_default();
-    let text = |key: &str| {
-        data.get(key)
-            .and_then(|bytes| String::from_utf8(bytes.0.clone()).ok())
-            // Some issuers leave ca.crt there and empty.
-            .filter(|text| !text.is_empty())
-            .ok_or_else(|| missing(key))
-    };
+        .ok_or_else(|| missing(secret, "the Secret itself"))
+}
+
+fn missing(secret: &SecretRef, missing: &str) -> CaError {
+    CaError::NotFound {
+        place: format!("the Secret {secret}"),
+        missing: missing.to_owned(),
+    }
+}
+
+/// Some issuers leave a key there and empty.
+fn text(object: &Secret, key: &str) -> Option<String> {
+    let bytes = object.data.as_ref()?.get(key)?;
+    let text = String::from_utf8(bytes.0.clone()).ok()?;
+    (!text.is_empty()).then_some(text)
+}
+
+fn pem_set(object: &Secret, secret: &SecretRef) -> Result<PemSet, CaError> {
+    let text = |key: &str| text(object, key).ok_or_else(|| missing(secret, key));
+
     let certificate = text("tls.crt")?;
     Ok(PemSet {
         key: text("tls.key")?,

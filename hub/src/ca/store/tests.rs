@@ -31,6 +31,136 @@ fn pem() -> PemSet {
     PemSet::from(&authority().issue(&request, SystemTime::now()).unwrap())
 }
 
+const NAMED: &str = "the place";
+
+/// The four states of a rotation, in order.
+fn rotation() -> [Kept; 4] {
+    let now = SystemTime::now();
+    let first = authority();
+    let at_rest = Kept::new(&first);
+    let (next, cross) = first.succeed(DEFAULT_AUTHORITY_LIFETIME, now).unwrap();
+    let published = at_rest.publish(&next, cross, now);
+    let switched = published.switch(now).unwrap();
+    let dropped = switched.drop_previous(now);
+    [at_rest, published, switched, dropped]
+}
+
+fn signs_and_trusts(kept: &Kept) -> (String, Vec<String>) {
+    let authority = kept.authority(None, NAMED).unwrap();
+    let keys = authority.trusted().iter().map(ToString::to_string);
+    (authority.facts().key.unwrap().to_string(), keys.collect())
+}
+
+#[test]
+fn a_rotation_changes_who_is_trusted_then_who_signs_then_who_is_trusted() {
+    let [at_rest, published, switched, dropped] = rotation();
+    let (old, trusted) = signs_and_trusts(&at_rest);
+    assert_eq!(trusted, [old.clone()]);
+    let (signer, trusted) = signs_and_trusts(&published);
+    let new = trusted[1].clone();
+    assert_eq!(
+        (signer, trusted),
+        (old.clone(), vec![old.clone(), new.clone()])
+    );
+    assert_eq!(
+        signs_and_trusts(&switched),
+        (new.clone(), vec![new.clone(), old.clone()])
+    );
+    assert_eq!(signs_and_trusts(&dropped), (new.clone(), vec![new.clone()]));
+    // The former key is nowhere once it signs no more.
+    for kept in [&switched, &dropped] {
+        assert!(kept.key != at_rest.key && kept.next.is_none());
+    }
+    let stage = |kept: &Kept| kept.stage(NAMED).unwrap();
+    assert_eq!(stage(&at_rest), crate::ca::Stage::Rest(None));
+    assert!(
+        matches!(stage(&published), crate::ca::Stage::Published { next, .. } if next.to_string() == new)
+    );
+    assert!(matches!(
+        stage(&switched),
+        crate::ca::Stage::Switched { .. }
+    ));
+    assert!(matches!(stage(&dropped), crate::ca::Stage::Rest(Some(_))));
+    // The certificate across is shown between the switch and the end.
+    let crosses = [&at_rest, &published, &switched, &dropped]
+        .map(|kept| kept.authority(None, NAMED).unwrap().cross().is_some());
+    assert_eq!(crosses, [false, false, true, false]);
+}
+
+/// An interruption between any two files leaves one state or the next, and the same command goes on.
+#[tokio::test]
+async fn a_directory_is_whole_wherever_its_writing_was_interrupted() {
+    let states = rotation();
+    for (before, after) in states.iter().zip(&states[1..]) {
+        let signers = [signs_and_trusts(before), signs_and_trusts(after)];
+        let full = TempDir::new().unwrap();
+        write_all(full.path(), before);
+        let names = names_of(full.path());
+        let place = Place::Directory(full.path().to_owned());
+        let (read, version) = place.kept().await.unwrap();
+        assert!(read == *before);
+        place.replace(after, &version).await.unwrap();
+        assert!(place.kept().await.unwrap().0 == *after);
+        let error = place.replace(before, &version).await.unwrap_err();
+        assert!(matches!(error, CaError::Changed { .. }), "{error}");
+        assert_eq!(mode(&full.path().join("ca.key")), 0o600);
+
+        // In the order of the writing, each file alone is new or old.
+        let order = [
+            "cross.crt",
+            "previous.crt",
+            "next.key",
+            "next.crt",
+            "since",
+            "ca.key",
+            "ca.crt",
+        ];
+        for written in 0..=order.len() {
+            let half = TempDir::new().unwrap();
+            write_all(half.path(), before);
+            for name in &order[..written] {
+                if let Ok(text) = fs::read(full.path().join(name)) {
+                    fs::write(half.path().join(name), text).unwrap();
+                }
+            }
+            let place = Place::Directory(half.path().to_owned());
+            let (found, version) = place.kept().await.unwrap();
+            assert!(
+                signers.contains(&signs_and_trusts(&found)),
+                "{names:?}, {written} files written"
+            );
+            found.stage(NAMED).unwrap();
+            place.replace(after, &version).await.unwrap();
+            assert!(place.kept().await.unwrap().0 == *after);
+        }
+    }
+}
+
+fn names_of(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+fn write_all(directory: &Path, kept: &Kept) {
+    let since = kept.since.map(|since| since.to_string());
+    let next = kept.next.as_ref();
+    for (name, text) in [
+        ("ca.crt", Some(&kept.bundle)),
+        ("ca.key", Some(&kept.key)),
+        ("next.crt", next.map(|(certificate, _)| certificate)),
+        ("next.key", next.map(|(_, key)| key)),
+        ("previous.crt", kept.previous.as_ref()),
+        ("cross.crt", kept.cross.as_ref()),
+        ("since", since.as_ref()),
+    ] {
+        if let Some(text) = text {
+            fs::write(directory.join(name), text).unwrap();
+        }
+    }
+}
+
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }

@@ -58,7 +58,7 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-async fn tenants(client: Client) -> Result<Vec<Tenant>, CliError> {
+pub(super) async fn tenants(client: Client) -> Result<Vec<Tenant>, CliError> {
     let api: Api<Tenant> = Api::all(client);
     let mut page = ListParams::default().limit(PAGE);
     let mut all = Vec::new();

@@ -28,6 +28,7 @@ fn service(uid: &str, version: u64, ingress: &[&str]) -> Object {
         },
         sound: true,
         foreign_fields: false,
+        created: 0,
         ingress: ingress
             .iter()
             .map(|ip| Ingress::Ip(ip.parse().unwrap()))

@@ -2,6 +2,7 @@
 
 mod annotations;
 mod departed;
+mod enforced;
 mod health;
 mod history;
 mod model;

@@ -76,9 +76,9 @@ fn nodes_beyond_a_quota_are_counted_over_all_load_balancers_and_go_only_where_it
         with(NodeRules {
             quotas: Quotas {
                 nodes: Some(1),
-                enforce,
                 ..Quotas::default()
             },
+            enforce,
             ..NodeRules::default()
         })
     };

@@ -147,6 +147,43 @@ fn point_17_a_requested_address_is_the_policys_to_give() {
 }
 
 #[test]
+fn hostile_58_another_tenants_address_is_refused_until_it_is_free_and_nobody_is_named() {
+    let mut model = Model::new(id(), policy());
+    let asked: IpAddr = "10.10.255.241".parse().unwrap();
+    let asking = Service {
+        requested_ips: vec![asked],
+        ..service()
+    };
+    let wanted = want(1, asking, two_nodes());
+    model.observed.taken = [asked].into();
+    assert_eq!(model.settle(&wanted), 0);
+    assert_eq!(reason(&model), "AddressInUse");
+    let again = model.plan(&wanted).revisit;
+    assert_eq!(again, Some(model.now.instant + REJECTION_STANDS));
+    // Who has it already has it.
+    model.observed.taken.clear();
+    model.settle(&wanted);
+    model.allocate(1);
+    model.settle(&wanted);
+    model.observed.taken = [asked].into();
+    model.settle(&wanted);
+    assert_eq!(outcome(&model), &Outcome::Programmed);
+
+    let mut model = Model::new(id(), policy());
+    let wanted = want(1, service(), two_nodes());
+    model.settle(&wanted);
+    let words = "Failed to allocate IP for \"berth-acme/web-x\": address also in use by berth-evil/shop-y of 10.0.0.0/24";
+    model.observed.allocator_says = Some(words.into());
+    model.settle(&wanted);
+    let Outcome::Pending(why) = outcome(&model) else {
+        panic!()
+    };
+    let told =
+        "Failed to allocate IP for \"a Service\": address also in use by a Service of 10.0.0.0/24";
+    assert_eq!(why.message, told);
+}
+
+#[test]
 fn hostile_46_a_foreign_object_in_the_place_is_left_alone() {
     let mut model = Model::new(id(), policy());
     let until = model.now.instant + REJECTION_STANDS;
@@ -198,4 +235,8 @@ fn hostile_63_an_impossible_address_is_not_relayed_as_served() {
             "{impossible}"
         );
     }
+    // MetalLB gives no host names: whoever writes one is not MetalLB.
+    model.change_service(|service| service.ingress = vec![Ingress::Hostname("lb.example".into())]);
+    model.settle(&want);
+    assert_eq!(reason(&model), "Internal");
 }

@@ -72,12 +72,42 @@ fn hostile_09_a_session_lives_by_the_certificate_that_it_was_given_over_it_as_we
     for serial in [7, 8] {
         tenants.admit([(acme(), Admission::default())].into());
         let seat = live();
-        tenants.renewed(&acme(), &certificate(9), certificate(6));
-        tenants.renewed(&acme(), &certificate(7), certificate(8));
+        tenants.renewed(&acme(), &certificate(9), certificate(6), vec![]);
+        tenants.renewed(&acme(), &certificate(7), certificate(8), vec![]);
         tenants.admit([(acme(), revoked(&[6, 9]))].into());
         assert!(!is_over(&seat), "another connection's");
         tenants.admit([(acme(), revoked(&[serial]))].into());
         assert!(is_over(&seat), "{serial}");
+    }
+}
+
+#[test]
+fn hostile_09_who_came_with_a_certificate_of_a_former_authority_goes_unless_it_was_given_another() {
+    use berth_common::identity::KeyId;
+    let by = |serial, authority: u8| Credential {
+        signed_by: KeyId::from_bytes(&[authority; 8]),
+        ..certificate(serial)
+    };
+    let now = Instant::now();
+    for given in [false, true] {
+        let (tenants, _) = hub(&[("acme", Admission::default())]);
+        let mut agent = agent("c");
+        let seat = tenants.open(&acme(), by(7, 1), now).unwrap();
+        agent.connected(now);
+        talk(&mut agent, &seat).unwrap();
+        if given {
+            tenants.renewed(&acme(), &by(7, 1), by(8, 2), vec![]);
+        }
+        tenants.distrust(KeyId::from_bytes(&[1; 8]));
+        let next = seat.next(now);
+        let is_over = matches!(
+            next,
+            Next::End(Ending::Refused(Refused::FormerAuthority { .. }))
+        );
+        assert_eq!(is_over, !given);
+        let again = tenants.open(&acme(), by(7, 1), now);
+        assert!(matches!(again, Err(Refused::FormerAuthority { .. })));
+        assert!(tenants.open(&acme(), by(8, 2), now).is_ok());
     }
 }
 

@@ -1,0 +1,584 @@
+//! How much of its quotas one tenant has taken, and who of its Services waits for more. A *place* is what counts as one load
+//! balancer: the management Service or the record of one, or a grant for a Service that is being written. A place is taken
+//! before the write is sent and given back only when it is known that nothing came of it, so that there is never one too many,
+//! whoever fails; and what the management cluster shows is the truth that all of it is rebuilt from after a restart.
+//!
+//! Whoever has a place keeps it. Who finds none stands in line; what becomes free is the first one's whose need it meets, and
+//! that one is called at once. Nobody stands in line whose need is met, so a newcomer passes only those that it takes nothing
+//! from. A parked Service (its tenant has deleted it, and only its address is kept) has its place until somebody waits: then the
+//! oldest are let go. Every step takes logarithmic time in the tenant's Services.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
+
+use berth_common::model::ServiceKey;
+
+use super::{
+    shortage::Shortage,
+    terms::{Holding, Limits, News, Said, Usage, Verdict},
+};
+
+/// So many load balancers, with so many ports.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sum {
+    count: usize,
+    ports: usize,
+}
+
+impl Sum {
+    fn add(&mut self, count: usize, ports: usize) {
+        self.count += count;
+        self.ports += ports;
+    }
+
+    fn take(&mut self, count: usize, ports: usize) {
+        self.count -= count;
+        self.ports -= ports;
+    }
+}
+
+/// How a place stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    /// Its Service is wanted, or on its way out.
+    #[default]
+    Active,
+    /// Only its address is kept, since this turn; or it is let go.
+    Parked { turn: u64, leaving: bool },
+    /// It is beyond a quota that is enforced.
+    Withdrawn { told: bool },
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Place {
+    seen: Option<Holding>,
+    /// With so many ports it is being written.
+    granted: Option<usize>,
+    /// Whether that came to be is not known, and will be by then.
+    doubtful: Option<Instant>,
+    standing: Standing,
+}
+
+impl Place {
+    fn ports(&self) -> usize {
+        let seen = self.seen.map_or(0, |seen| seen.ports);
+        seen.max(self.granted.unwrap_or(0))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.seen.is_none() && self.granted.is_none()
+    }
+}
+
+/// What somebody in line lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Lack {
+    /// Ports, and else it is served.
+    Ports,
+    /// Its own place, which it left parked: it is there, but one too many.
+    Own,
+    /// A place.
+    Place,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    turn: u64,
+    ports: usize,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    limits: Limits,
+    places: BTreeMap<ServiceKey, Place>,
+    /// Of all places.
+    all: Sum,
+    /// Of those that are parked, also of those that are let go.
+    parked: Sum,
+    leaving: Sum,
+    withdrawn: Sum,
+    /// On record.
+    recorded: Sum,
+    reserved: usize,
+    violating: usize,
+    turns: u64,
+    /// The parked ones that are not let go yet, the oldest first.
+    kept: BTreeMap<u64, ServiceKey>,
+    /// The active ones that are there, the oldest first; only while quotas are enforced.
+    ages: BTreeSet<(i64, ServiceKey)>,
+    /// The withdrawn ones.
+    beyond: BTreeSet<(i64, ServiceKey)>,
+    line: BTreeMap<ServiceKey, Wait>,
+    /// Those in line whose need can ever be met, by what they lack.
+    lacks: BTreeMap<(Lack, usize), BTreeSet<(u64, ServiceKey)>>,
+    /// What these lack in all.
+    lacking: Sum,
+    news: News,
+}
+
+impl Account {
+    /// Whether nothing is known of the tenant.
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty() && self.line.is_empty()
+    }
+
+    pub(super) fn has_news(&self) -> bool {
+        !self.news.plan.is_empty() || !self.news.release.is_empty()
+    }
+
+    pub(super) fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.news)
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let most = self.limits.load_balancers.unwrap_or(usize::MAX);
+        let over = self.taken(|sum| sum.count).saturating_sub(most);
+        Usage {
+            load_balancers: self.recorded.count,
+            ports: self.recorded.ports,
+            waiting: self.line.len(),
+            beyond: over.max(self.violating),
+        }
+    }
+
+    /// What counts against a quota once those that go are gone.
+    fn taken(&self, of: impl Fn(Sum) -> usize) -> usize {
+        of(self.all) - of(self.parked) - of(self.withdrawn)
+    }
+
+    /// Whether these are the quotas.
+    pub(super) fn has(&self, limits: Limits) -> bool {
+        self.limits == limits
+    }
+
+    /// The operator allows so much.
+    pub(super) fn limit(&mut self, limits: Limits) {
+        let line: Vec<ServiceKey> = self.line.keys().cloned().collect();
+        // What can never be met may be now, and the other way round.
+        line.iter().for_each(|key| self.step_aside(key));
+        let enforced = std::mem::replace(&mut self.limits, limits).enforce;
+        line.iter().for_each(|key| self.step_up(key));
+        if enforced != limits.enforce {
+            self.ages.clear();
+            let places = self.places.iter().filter(|_| limits.enforce);
+            self.ages = places.filter_map(|(key, place)| age(key, place)).collect();
+        }
+        self.settle();
+    }
+
+    /// The management cluster has this of a key.
+    pub(super) fn observe(&mut self, key: &ServiceKey, seen: Option<Holding>) {
+        if self.places.get(key).and_then(|place| place.seen) == seen {
+            return;
+        }
+        self.change(key, |place| {
+            place.seen = seen;
+            if seen.is_some_and(|seen| place.granted.is_some_and(|ports| ports <= seen.ports)) {
+                place.granted = None;
+                place.doubtful = None;
+            }
+            if seen.is_none() {
+                place.standing = Standing::Active;
+            }
+        });
+        self.settle();
+    }
+
+    /// Whether asking would change nothing, and the answer is yes.
+    pub(super) fn is_settled(&self, key: &ServiceKey, ports: Option<usize>) -> bool {
+        let place = self.places.get(key);
+        let waits = self.line.contains_key(key);
+        match (ports, place) {
+            _ if waits => false,
+            (None, None) => true,
+            (None, Some(place)) => place.granted.is_none(),
+            (Some(_), None) => false,
+            (Some(ports), Some(place)) => {
+                let seen = place.seen.is_some_and(|seen| seen.ports >= ports);
+                seen && place.granted.is_none() && place.standing == Standing::Active
+            }
+        }
+    }
+
+    /// A key is to have a load balancer with so many ports.
+    pub(super) fn ask(&mut self, key: &ServiceKey, ports: usize, now: Instant) -> Said {
+        self.forget_doubt(key, now);
+        let place = self.places.get(key).cloned().unwrap_or_default();
+        if let Standing::Withdrawn { told } = place.standing {
+            let shortage = self.shortage(&place, ports, true);
+            if let Some(place) = self.places.get_mut(key) {
+                place.standing = Standing::Withdrawn { told: true };
+            }
+            return Said::no(Verdict::Withdrawn(shortage), !told);
+        }
+        let has = !place.is_empty() && place.standing == Standing::Active;
+        if has && place.ports() >= ports {
+            self.leave_line(key);
+            let seen = place.seen.is_some_and(|seen| seen.ports >= ports);
+            // What was granted and is not asked for any more is given back, unless it may have come to be.
+            if place.doubtful.is_none() {
+                self.change(key, |place| place.granted = (!seen).then_some(ports));
+            }
+            self.settle();
+            return Said {
+                again: place.doubtful.filter(|_| seen),
+                ..Said::GRANTED
+            };
+        }
+        if self.meets(lack(&place, ports)) {
+            self.leave_line(key);
+            self.grant(key, ports);
+            self.settle();
+            return Said::GRANTED;
+        }
+        // Nothing of it is written now, so that what was granted for less is given back as well.
+        if place.granted.is_some() && place.doubtful.is_none() {
+            self.change(key, |place| place.granted = None);
+        }
+        let news = !self.line.contains_key(key);
+        self.line_up(key, ports);
+        self.settle();
+        let is_parked = matches!(place.standing, Standing::Parked { .. });
+        let shortage = self.shortage(&place, ports, is_parked);
+        let verdict = match is_parked {
+            true => Verdict::Withdrawn(shortage),
+            false => Verdict::Refused(shortage),
+        };
+        Said {
+            again: place.doubtful,
+            ..Said::no(verdict, news)
+        }
+    }
+
+    /// Whatever was to come of an earlier write has been seen.
+    fn forget_doubt(&mut self, key: &ServiceKey, now: Instant) {
+        if let Some(place) = self.places.get_mut(key)
+            && place.doubtful.is_some_and(|until| until <= now)
+        {
+            place.doubtful = None;
+        }
+    }
+
+    /// Nothing is to be written for a key now. Returns when to look again, because something may have come of what was.
+    pub(super) fn need_not(&mut self, key: &ServiceKey, now: Instant) -> Option<Instant> {
+        self.leave_line(key);
+        self.forget_doubt(key, now);
+        let place = self.places.get(key);
+        let again = place.and_then(|place| place.granted.and(place.doubtful));
+        if again.is_none() && place.is_some_and(|place| place.granted.is_some()) {
+            self.change(key, |place| place.granted = None);
+        }
+        self.settle();
+        again
+    }
+
+    /// What was written for a key may have come to be, or not: it will have been seen by then.
+    pub(super) fn doubt(&mut self, key: &ServiceKey, until: Instant) {
+        self.change(key, |place| {
+            if place.granted.is_some() {
+                place.doubtful = Some(until);
+            }
+        });
+    }
+
+    /// Only the address of a key is kept.
+    pub(super) fn park(&mut self, key: &ServiceKey) {
+        let Some(place) = self.places.get(key).filter(|place| place.seen.is_some()) else {
+            return;
+        };
+        let turn = match place.standing {
+            Standing::Parked { leaving: false, .. } => return,
+            // Whoever let it go was overtaken by who wanted it, and who wanted it has given it up.
+            Standing::Parked { turn, .. } => turn,
+            Standing::Active | Standing::Withdrawn { .. } => {
+                self.turns += 1;
+                self.turns
+            }
+        };
+        let leaving = false;
+        self.change(key, |place| {
+            place.standing = Standing::Parked { turn, leaving };
+        });
+        self.settle();
+    }
+
+    /// A parked one is let go, for whatever reason.
+    pub(super) fn leave(&mut self, key: &ServiceKey) {
+        let place = self.places.get(key);
+        if let Some(Standing::Parked {
+            turn,
+            leaving: false,
+        }) = place.map(|place| place.standing)
+        {
+            self.change(key, |place| {
+                let leaving = true;
+                place.standing = Standing::Parked { turn, leaving };
+            });
+        }
+    }
+
+    fn grant(&mut self, key: &ServiceKey, ports: usize) {
+        self.change(key, |place| {
+            place.standing = Standing::Active;
+            if place.seen.is_none_or(|seen| seen.ports < ports) {
+                place.granted = Some(ports);
+            }
+        });
+    }
+
+    fn line_up(&mut self, key: &ServiceKey, ports: usize) {
+        self.step_aside(key);
+        self.turns += 1;
+        let turn = self.turns;
+        let wait = self.line.entry(key.clone()).or_insert(Wait { turn, ports });
+        wait.ports = ports;
+        self.step_up(key);
+    }
+
+    fn leave_line(&mut self, key: &ServiceKey) {
+        self.step_aside(key);
+        self.line.remove(key);
+    }
+
+    /// Takes somebody in line out of the count of those that may be served.
+    fn step_aside(&mut self, key: &ServiceKey) {
+        self.step(key, |account, need, who| {
+            let Some(those) = account.lacks.get_mut(&need) else {
+                return;
+            };
+            if those.remove(&who) {
+                account
+                    .lacking
+                    .take(usize::from(need.0 == Lack::Place), need.1);
+            }
+            if those.is_empty() {
+                account.lacks.remove(&need);
+            }
+        });
+    }
+
+    /// Puts somebody in line into it, if its need can ever be met.
+    fn step_up(&mut self, key: &ServiceKey) {
+        self.step(key, |account, need, who| {
+            account
+                .lacking
+                .add(usize::from(need.0 == Lack::Place), need.1);
+            account.lacks.entry(need).or_default().insert(who);
+        });
+    }
+
+    fn step(
+        &mut self,
+        key: &ServiceKey,
+        f: impl FnOnce(&mut Self, (Lack, usize), (u64, ServiceKey)),
+    ) {
+        let Some(Wait { turn, ports }) = self.line.get(key).copied() else {
+            return;
+        };
+        if self.limits.ports.is_some_and(|most| ports > most)
+            || self.limits.load_balancers == Some(0)
+        {
+            return;
+        }
+        let need = lack(self.places.get(key).unwrap_or(&Place::default()), ports);
+        f(self, need, (turn, key.clone()));
+    }
+
+    /// Whether there is room for what somebody lacks.
+    fn meets(&self, (what, ports): (Lack, usize)) -> bool {
+        let within = |count: usize, most: Option<usize>| most.is_none_or(|most| count <= most);
+        let count = match what {
+            Lack::Ports => 0,
+            Lack::Own => self.all.count,
+            Lack::Place => self.all.count + 1,
+        };
+        within(count, self.limits.load_balancers)
+            && (ports == 0 && what == Lack::Ports
+                || within(self.all.ports + ports, self.limits.ports))
+    }
+
+    /// Brings everything to rest after a change.
+    fn settle(&mut self) {
+        self.withdraw();
+        self.restore();
+        self.serve();
+        self.evict();
+    }
+
+    /// The newest beyond a quota that is enforced.
+    fn withdraw(&mut self) {
+        let beyond = |most: Option<usize>, taken: usize| most.is_some_and(|most| taken > most);
+        while self.limits.enforce
+            && (beyond(self.limits.load_balancers, self.taken(|sum| sum.count))
+                || beyond(self.limits.ports, self.taken(|sum| sum.ports)))
+        {
+            let Some((_, key)) = self.ages.last().cloned() else {
+                return;
+            };
+            self.change(&key, |place| {
+                place.standing = Standing::Withdrawn { told: false }
+            });
+            self.news.plan.insert(key);
+        }
+    }
+
+    /// The oldest that was beyond a quota and is there still, when there is room again.
+    fn restore(&mut self) {
+        while let Some((_, key)) = self.beyond.first().cloned() {
+            let ports = self.places.get(&key).map_or(0, Place::ports);
+            let fits = |most: Option<usize>, count: usize| most.is_none_or(|most| count <= most);
+            let room = fits(self.limits.load_balancers, self.taken(|sum| sum.count) + 1)
+                && fits(self.limits.ports, self.taken(|sum| sum.ports) + ports);
+            if self.limits.enforce && !room {
+                return;
+            }
+            self.change(&key, |place| place.standing = Standing::Active);
+            self.news.plan.insert(key);
+        }
+    }
+
+    /// Those in line whose need is met.
+    fn serve(&mut self) {
+        loop {
+            let met = self.lacks.iter().filter(|(need, _)| self.meets(**need));
+            // As many as there are numbers of ports: a handful.
+            let Some((_, key)) = met.filter_map(|(_, those)| those.first()).min().cloned() else {
+                return;
+            };
+            let ports = self.line.get(&key).map_or(0, |wait| wait.ports);
+            self.leave_line(&key);
+            self.grant(&key, ports);
+            self.news.release.remove(&key);
+            self.news.plan.insert(key);
+        }
+    }
+
+    /// The oldest parked ones, where somebody waits or there are too many.
+    fn evict(&mut self) {
+        let short = |most: Option<usize>, taken: usize| most.is_some_and(|most| taken > most);
+        while short(
+            self.limits.load_balancers,
+            self.all.count - self.leaving.count + self.lacking.count,
+        ) || short(
+            self.limits.ports,
+            self.all.ports - self.leaving.ports + self.lacking.ports,
+        ) {
+            let Some((turn, key)) = self.kept.first_key_value() else {
+                return;
+            };
+            let (turn, key) = (*turn, key.clone());
+            self.change(&key, |place| {
+                let leaving = true;
+                place.standing = Standing::Parked { turn, leaving };
+            });
+            self.news.release.insert(key);
+        }
+    }
+
+    fn shortage(&self, place: &Place, ports: usize, withdrawn: bool) -> Shortage {
+        let (what, more) = lack(place, ports);
+        let count = match what {
+            Lack::Ports => 0,
+            Lack::Own => self.all.count,
+            Lack::Place => self.all.count + 1,
+        };
+        let full = self.limits.load_balancers.filter(|most| count > *most);
+        match (full, self.limits.ports) {
+            (None, Some(most)) if self.all.ports + more > most => Shortage::Ports {
+                most,
+                wanted: ports,
+                withdrawn,
+            },
+            _ => Shortage::LoadBalancers {
+                most: full.or(self.limits.load_balancers).unwrap_or_default(),
+                reserved: self.reserved > 0,
+                withdrawn,
+            },
+        }
+    }
+
+    /// Changes a place and all that is counted of it.
+    fn change(&mut self, key: &ServiceKey, f: impl FnOnce(&mut Place)) {
+        self.step_aside(key);
+        let mut place = self.places.remove(key).unwrap_or_default();
+        if !place.is_empty() {
+            self.count(key, &place, false);
+        }
+        f(&mut place);
+        if !place.is_empty() {
+            self.count(key, &place, true);
+            self.places.insert(key.clone(), place);
+        }
+        self.step_up(key);
+    }
+
+    fn count(&mut self, key: &ServiceKey, place: &Place, is_there: bool) {
+        let add = |sum: &mut Sum, ports| match is_there {
+            true => sum.add(1, ports),
+            false => sum.take(1, ports),
+        };
+        let ports = place.ports();
+        add(&mut self.all, ports);
+        if let Some(seen) = place.seen.filter(|seen| seen.recorded) {
+            add(&mut self.recorded, seen.ports);
+        }
+        let more = |count: &mut usize, does: bool| match is_there {
+            true => *count += usize::from(does),
+            false => *count -= usize::from(does),
+        };
+        let seen = place.seen.unwrap_or_default();
+        more(&mut self.reserved, seen.reserved);
+        more(&mut self.violating, seen.violates);
+        match place.standing {
+            Standing::Active => {
+                if let Some(age) = age(key, place).filter(|_| self.limits.enforce) {
+                    put(&mut self.ages, age, is_there);
+                }
+            }
+            Standing::Withdrawn { .. } => {
+                add(&mut self.withdrawn, ports);
+                put(&mut self.beyond, (seen.since, key.clone()), is_there);
+            }
+            Standing::Parked { turn, leaving } => {
+                add(&mut self.parked, ports);
+                if leaving {
+                    add(&mut self.leaving, ports);
+                } else if is_there {
+                    self.kept.insert(turn, key.clone());
+                } else {
+                    self.kept.remove(&turn);
+                }
+            }
+        }
+    }
+}
+
+/// By what it is known which of two is the newer.
+fn age(key: &ServiceKey, place: &Place) -> Option<(i64, ServiceKey)> {
+    let seen = place.seen.filter(|seen| !seen.reserved)?;
+    (place.standing == Standing::Active).then(|| (seen.since, key.clone()))
+}
+
+fn put<T: Ord>(set: &mut BTreeSet<T>, value: T, is_there: bool) {
+    if is_there {
+        set.insert(value);
+    } else {
+        set.remove(&value);
+    }
+}
+
+/// What a key lacks that wants so many ports.
+fn lack(place: &Place, ports: usize) -> (Lack, usize) {
+    let more = ports.saturating_sub(place.ports());
+    match place.standing {
+        _ if place.is_empty() => (Lack::Place, ports),
+        Standing::Active => (Lack::Ports, more),
+        Standing::Parked { .. } | Standing::Withdrawn { .. } => (Lack::Own, more),
+    }
+}
+
+#[cfg(test)]
+mod check;

@@ -1,0 +1,561 @@
+//! The ledger against a management cluster of a few lines, which takes writes late or not at all, whose watch lags behind, and
+//! whose hub dies.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::policy::{Shortage, Verdict};
+
+const DOUBT: Duration = Duration::from_secs(75);
+
+fn acme() -> TenantName {
+    TenantName::parse("acme").unwrap()
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("default", name)
+}
+
+fn limits(load_balancers: usize, ports: usize, enforce: bool) -> Limits {
+    Limits {
+        load_balancers: Some(load_balancers),
+        ports: Some(ports),
+        enforce,
+    }
+}
+
+/// A ledger with quotas.
+struct Desk {
+    ledger: Ledger,
+    limits: (u64, Limits),
+    now: Instant,
+}
+
+impl Desk {
+    fn new(limits: Limits) -> Self {
+        Self {
+            ledger: Ledger::default(),
+            limits: (1, limits),
+            now: Instant::now(),
+        }
+    }
+
+    fn ask(&mut self, name: &str, ports: usize) -> Verdict {
+        let ask = (&acme(), &key(name), Some(ports), self.limits, self.now);
+        let said = self.ledger.ask(ask.0, ask.1, ask.2, ask.3, ask.4);
+        self.ledger.check();
+        said.verdict
+    }
+
+    fn granted(&mut self, name: &str, ports: usize) -> bool {
+        self.ask(name, ports) == Verdict::Granted
+    }
+
+    fn need_not(&mut self, name: &str) -> Option<Instant> {
+        let said = self
+            .ledger
+            .ask(&acme(), &key(name), None, self.limits, self.now);
+        self.ledger.check();
+        said.again
+    }
+
+    fn seen(&mut self, name: &str, ports: usize, since: i64) {
+        let seen = Holding {
+            ports,
+            since,
+            recorded: true,
+            ..Holding::default()
+        };
+        self.ledger.observe(&acme(), &key(name), Some(seen));
+        self.ledger.check();
+    }
+
+    fn gone(&mut self, name: &str) {
+        self.ledger.observe(&acme(), &key(name), None);
+        self.ledger.check();
+    }
+
+    fn limit(&mut self, limits: Limits) {
+        self.limits = (self.limits.0 + 1, limits);
+        self.ledger.limit(&acme(), self.limits.0, limits);
+        self.ledger.check();
+    }
+
+    /// Who is to be planned, and who to be let go.
+    fn news(&mut self) -> (Vec<String>, Vec<String>) {
+        let names = |keys: BTreeSet<ServiceKey>| keys.into_iter().map(|key| key.name).collect();
+        let mut news = self.ledger.take_news();
+        let news = news.pop().map(|(_, news)| news).unwrap_or_default();
+        (names(news.plan), names(news.release))
+    }
+}
+
+fn nobody() -> (Vec<String>, Vec<String>) {
+    (Vec::new(), Vec::new())
+}
+
+fn planned(name: &str) -> (Vec<String>, Vec<String>) {
+    (vec![name.into()], Vec::new())
+}
+
+fn released(name: &str) -> (Vec<String>, Vec<String>) {
+    (Vec::new(), vec![name.into()])
+}
+
+#[test]
+fn quota_who_has_a_place_keeps_it_and_who_waits_gets_the_next_in_the_order_of_coming() {
+    let mut desk = Desk::new(limits(2, 100, false));
+    assert!(desk.granted("a", 1) && desk.granted("b", 1));
+    desk.seen("a", 1, 1);
+    assert!(!desk.granted("z", 1) && !desk.granted("c", 1));
+    assert!(
+        desk.granted("a", 1) && desk.granted("b", 1),
+        "granted is granted"
+    );
+    assert_eq!(desk.news(), nobody());
+    // What is not wanted any more before it was written is free at once.
+    assert_eq!(desk.need_not("b"), None);
+    assert_eq!(desk.news(), planned("z"));
+    desk.gone("a");
+    assert_eq!(desk.news(), planned("c"));
+    assert!(desk.granted("c", 1) && desk.granted("z", 1) && !desk.granted("a", 1));
+}
+
+#[test]
+fn quota_who_leaves_the_line_is_not_called_and_a_change_keeps_its_turn() {
+    let mut desk = Desk::new(limits(1, 100, false));
+    desk.ask("a", 1);
+    for name in ["b", "c", "d"] {
+        assert!(!desk.granted(name, 1));
+    }
+    assert!(!desk.granted("c", 2), "a change of it");
+    desk.need_not("b");
+    desk.need_not("a");
+    assert_eq!(desk.news(), planned("c"));
+}
+
+#[test]
+fn quota_a_write_whose_end_is_unknown_keeps_its_place_until_it_would_have_been_seen() {
+    let mut desk = Desk::new(limits(1, 100, false));
+    desk.ask("a", 1);
+    let until = desk.now + DOUBT;
+    desk.ledger.doubt(&acme(), &key("a"), until);
+    assert_eq!(desk.need_not("a"), Some(until));
+    assert!(!desk.granted("b", 1));
+    assert!(desk.granted("a", 1), "it is its own");
+    assert_eq!(desk.need_not("a"), Some(until));
+    desk.now = until;
+    assert_eq!(desk.need_not("a"), None);
+    assert_eq!(desk.news(), planned("b"));
+    // And one that did come to be is one.
+    desk.ledger.doubt(&acme(), &key("b"), until + DOUBT);
+    desk.need_not("b");
+    desk.seen("b", 1, 1);
+    assert_eq!(desk.need_not("b"), None);
+    assert!(!desk.granted("a", 1));
+}
+
+#[test]
+fn quota_ports_are_counted_over_all_and_a_smaller_one_passes_who_wants_too_many() {
+    let mut desk = Desk::new(limits(10, 10, false));
+    desk.ask("a", 6);
+    desk.seen("a", 6, 1);
+    let short = Shortage::Ports {
+        most: 10,
+        wanted: 5,
+        withdrawn: false,
+    };
+    assert_eq!(desk.ask("b", 5), Verdict::Refused(short));
+    assert!(desk.granted("c", 3));
+    desk.seen("c", 3, 2);
+    assert!(!desk.granted("a", 8), "a change of one that is there");
+    assert!(desk.granted("a", 6), "the last good state");
+    assert!(!desk.granted("a", 8));
+    // One that wants more than there is for anybody keeps nobody waiting.
+    assert!(!desk.granted("huge", 11));
+    desk.seen("c", 1, 2);
+    assert_eq!(desk.news(), planned("a"), "it came later than b, but fits");
+    desk.seen("a", 8, 1);
+    desk.gone("a");
+    assert_eq!(desk.news(), planned("b"));
+}
+
+#[test]
+fn quota_a_parked_one_gives_way_to_who_waits_and_comes_back_as_long_as_nobody_does() {
+    let mut desk = Desk::new(limits(2, 100, false));
+    for (name, since) in [("a", 1), ("b", 2)] {
+        desk.ask(name, 1);
+        desk.seen(name, 1, since);
+    }
+    desk.ledger.park(&acme(), &key("b"));
+    desk.ledger.park(&acme(), &key("a"));
+    assert_eq!(desk.news(), nobody());
+    assert!(desk.granted("a", 1), "it comes back");
+    desk.ledger.park(&acme(), &key("a"));
+    assert!(!desk.granted("new", 1));
+    assert_eq!(desk.news(), released("b"), "the oldest");
+    assert!(!desk.granted("newer", 1));
+    assert_eq!(desk.news(), released("a"));
+    desk.gone("a");
+    assert_eq!(desk.news(), planned("new"));
+    assert!(!desk.granted("a", 1));
+    desk.gone("b");
+    assert_eq!(desk.news(), planned("newer"));
+}
+
+#[test]
+fn quota_parked_ones_beyond_a_lowered_quota_are_let_go_and_do_not_come_back() {
+    let mut desk = Desk::new(limits(3, 100, false));
+    for (name, since) in [("a", 1), ("b", 2), ("c", 3)] {
+        desk.ask(name, 1);
+        desk.seen(name, 1, since);
+    }
+    desk.ledger.park(&acme(), &key("a"));
+    desk.limit(limits(2, 100, false));
+    assert_eq!(desk.news(), released("a"));
+    assert!(matches!(desk.ask("a", 1), Verdict::Withdrawn(_)));
+    desk.gone("a");
+    assert!(matches!(desk.ask("a", 1), Verdict::Refused(_)));
+    desk.limit(limits(3, 100, false));
+    assert_eq!(desk.news(), planned("a"));
+}
+
+#[test]
+fn quota_lowered_withdraws_nothing_and_where_it_is_enforced_the_newest() {
+    let mut desk = Desk::new(limits(4, 100, false));
+    for (name, since) in [("d", 1), ("c", 2), ("a", 3), ("b", 3)] {
+        desk.ask(name, 1);
+        desk.seen(name, 1, since);
+    }
+    desk.limit(limits(2, 100, false));
+    assert_eq!(desk.news(), nobody());
+    assert_eq!(desk.ledger.usage(&acme()).beyond, 2);
+    assert!(desk.granted("b", 1), "who has a place keeps it");
+    desk.limit(limits(2, 100, true));
+    let both = (vec!["a".to_owned(), "b".into()], Vec::new());
+    assert_eq!(desk.news(), both);
+    assert!(matches!(desk.ask("b", 1), Verdict::Withdrawn(_)));
+    // Parked, as whatever goes; and beyond the quota nothing is kept parked.
+    desk.ledger.park(&acme(), &key("b"));
+    assert_eq!(desk.news(), released("b"));
+    desk.gone("b");
+    assert!(matches!(desk.ask("b", 1), Verdict::Refused(_)));
+    // Raised: who is still there is there again, and who is gone is served.
+    desk.limit(limits(4, 100, true));
+    assert_eq!(desk.news(), both);
+    assert!(desk.granted("a", 1) && desk.granted("b", 1));
+    // By ports, the same.
+    desk.seen("b", 5, 3);
+    desk.limit(limits(4, 3, true));
+    assert_eq!(desk.news(), planned("b"));
+}
+
+#[test]
+fn quota_what_is_kept_for_good_counts_and_the_refusal_says_so() {
+    let mut desk = Desk::new(limits(1, 100, true));
+    let seen = Holding {
+        ports: 1,
+        since: 1,
+        recorded: true,
+        reserved: true,
+        ..Holding::default()
+    };
+    desk.ledger.observe(&acme(), &key("kept"), Some(seen));
+    let Verdict::Refused(shortage) = desk.ask("new", 1) else {
+        panic!("granted")
+    };
+    let message = shortage.refusal().message;
+    assert!(
+        message.contains("Retain") && message.contains("quotas.loadBalancers"),
+        "{message}"
+    );
+    assert!(message.starts_with("1 load balancers"), "{message}");
+    desk.limit(limits(0, 100, true));
+    assert_eq!(desk.news(), nobody(), "nothing is to be withdrawn of it");
+}
+
+#[test]
+fn quota_an_older_version_of_the_tenant_unsays_nothing_and_nothing_is_kept_of_who_has_nothing() {
+    let mut desk = Desk::new(limits(1, 100, false));
+    desk.ask("a", 1);
+    desk.ask("b", 1);
+    desk.limit(limits(2, 100, false));
+    assert_eq!(desk.news(), planned("b"));
+    desk.limits = (1, limits(1, 100, false));
+    assert!(desk.granted("b", 1));
+    desk.need_not("a");
+    desk.need_not("b");
+    assert!(desk.ledger.accounts.is_empty());
+}
+
+/// The API server's truth of one key, and how far its watch is behind.
+#[derive(Clone, Copy, Debug, Default)]
+struct Truth {
+    ports: Option<usize>,
+    observed: Option<usize>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Wants(u8, usize),
+    Deletes(u8),
+    /// The oldest write under way lands, and is heard of or not.
+    Lands(usize, bool),
+    /// It does not, and that is known or not.
+    Fails(usize, bool),
+    /// The watch reports the present state of a key, perhaps once more.
+    Reports(u8),
+    Waits(u64),
+    Restarts,
+    Quota(usize, usize),
+}
+
+fn steps() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0_u8..12, 1_usize..4).prop_map(|(key, ports)| Step::Wants(key, ports)),
+        3 => (0_u8..12).prop_map(Step::Deletes),
+        6 => (any::<usize>(), any::<bool>()).prop_map(|(which, heard)| Step::Lands(which, heard)),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(which, known)| Step::Fails(which, known)),
+        4 => (0_u8..12).prop_map(Step::Reports),
+        1 => (0_u64..100).prop_map(Step::Waits),
+        1 => Just(Step::Restarts),
+        1 => (4_usize..8, 8_usize..14).prop_map(|(count, ports)| Step::Quota(count, ports)),
+    ]
+}
+
+/// With so many ports. A change names the object that was seen, and makes none where that is gone.
+#[derive(Clone, Copy, Debug)]
+enum Write {
+    Create(usize),
+    Change(usize),
+    Delete,
+}
+
+impl Write {
+    fn lands(self, truth: &mut Truth) {
+        match self {
+            Self::Create(ports) => truth.ports = Some(ports),
+            Self::Change(ports) => truth.ports = truth.ports.map(|_| ports),
+            Self::Delete => truth.ports = None,
+        }
+    }
+}
+
+/// A hub of a few lines around the ledger: it plans one key at a time, as the executor does.
+struct World {
+    desk: Desk,
+    truth: BTreeMap<u8, Truth>,
+    wants: BTreeMap<u8, usize>,
+    /// Writes under way, one of a key at most.
+    writing: Vec<(u8, Write)>,
+    released: BTreeSet<u8>,
+}
+
+fn name(key: u8) -> String {
+    format!("s{key:02}")
+}
+
+impl World {
+    /// Plans a key, and whomever the ledger calls for it.
+    fn plan(&mut self, key: u8) {
+        let mut todo = vec![key];
+        for round in 0.. {
+            assert!(round < 1_000, "it does not come to rest");
+            let Some(key) = todo.pop() else { return };
+            self.plan_one(key);
+            todo.extend(self.called());
+        }
+    }
+
+    fn plan_one(&mut self, key: u8) {
+        if self.writing.iter().any(|(other, _)| *other == key) {
+            return;
+        }
+        let observed = self.truth.entry(key).or_default().observed;
+        match self.wants.get(&key).copied() {
+            Some(ports) => match self.desk.ask(&name(key), ports) {
+                Verdict::Granted => {
+                    self.released.remove(&key);
+                    match observed {
+                        None => self.writing.push((key, Write::Create(ports))),
+                        Some(seen) if seen != ports => {
+                            self.writing.push((key, Write::Change(ports)));
+                        }
+                        Some(_) => {}
+                    }
+                }
+                Verdict::Withdrawn(_) => self.unwanted(key),
+                Verdict::Refused(_) => {}
+            },
+            None => {
+                self.desk.need_not(&name(key));
+                self.unwanted(key);
+            }
+        }
+    }
+
+    fn unwanted(&mut self, key: u8) {
+        if self.truth[&key].observed.is_none() {
+            return;
+        }
+        if self.released.contains(&key) {
+            self.writing.push((key, Write::Delete));
+        } else {
+            self.desk
+                .ledger
+                .park(&acme(), &super::tests::key(&name(key)));
+        }
+    }
+
+    /// Whom the ledger calls.
+    fn called(&mut self) -> Vec<u8> {
+        let number = |name: &String| name[1..].parse::<u8>().unwrap();
+        let (plan, release) = self.desk.news();
+        self.released.extend(release.iter().map(number));
+        plan.iter().chain(&release).map(number).collect()
+    }
+
+    fn report(&mut self, key: u8) {
+        let truth = self.truth.entry(key).or_default();
+        truth.observed = truth.ports;
+        match truth.ports {
+            Some(ports) => self.desk.seen(&name(key), ports, key.into()),
+            None => {
+                self.released.remove(&key);
+                self.desk.gone(&name(key));
+            }
+        }
+        let called = self.called();
+        called
+            .into_iter()
+            .chain([key])
+            .for_each(|key| self.plan(key));
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Wants(key, ports) => {
+                self.wants.insert(key, ports);
+                self.plan(key);
+            }
+            Step::Deletes(key) => {
+                self.wants.remove(&key);
+                self.plan(key);
+            }
+            Step::Lands(which, heard) if !self.writing.is_empty() => {
+                let (key, write) = self.writing.remove(which % self.writing.len());
+                write.lands(self.truth.entry(key).or_default());
+                if heard {
+                    self.report(key);
+                } else {
+                    self.doubt(key);
+                    self.plan(key);
+                }
+            }
+            Step::Fails(which, known) if !self.writing.is_empty() => {
+                let (key, _) = self.writing.remove(which % self.writing.len());
+                if !known {
+                    self.doubt(key);
+                }
+                self.plan(key);
+            }
+            Step::Lands(..) | Step::Fails(..) => {}
+            Step::Reports(key) => self.report(key),
+            Step::Waits(seconds) => {
+                // Whatever was in doubt is reported before its time is up.
+                (0..12).for_each(|key| self.report(key));
+                self.desk.now += Duration::from_secs(seconds);
+                (0..12).for_each(|key| self.plan(key));
+            }
+            Step::Restarts => {
+                for (key, write) in std::mem::take(&mut self.writing) {
+                    if key % 2 == 0 {
+                        write.lands(self.truth.entry(key).or_default());
+                    }
+                }
+                self.desk.ledger = Ledger::default();
+                self.released.clear();
+                // Everything is listed before anything is planned.
+                for (key, truth) in &mut self.truth {
+                    truth.observed = truth.ports;
+                    if let Some(ports) = truth.ports {
+                        self.desk.seen(&name(*key), ports, (*key).into());
+                    }
+                }
+                (0..12).for_each(|key| self.plan(key));
+            }
+            Step::Quota(count, ports) => {
+                // Never lower than what is there: what becomes of that is asked elsewhere.
+                let Limits {
+                    load_balancers,
+                    ports: most,
+                    ..
+                } = self.desk.limits.1;
+                let limits = limits(
+                    count.max(load_balancers.unwrap_or(0)),
+                    ports.max(most.unwrap_or(0)),
+                    false,
+                );
+                self.desk.limit(limits);
+                let called = self.called();
+                called.into_iter().for_each(|key| self.plan(key));
+            }
+        }
+    }
+
+    fn doubt(&mut self, key: u8) {
+        let until = self.desk.now + DOUBT;
+        let key = super::tests::key(&name(key));
+        self.desk.ledger.doubt(&acme(), &key, until);
+    }
+
+    fn taken(&self) -> (usize, usize) {
+        let there = self.truth.values().filter_map(|truth| truth.ports);
+        (there.clone().count(), there.sum())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn quota_is_never_exceeded_and_no_place_is_lost(steps in prop::collection::vec(steps(), 0..150)) {
+        let mut world = World {
+            desk: Desk::new(limits(4, 8, false)),
+            truth: BTreeMap::new(),
+            wants: BTreeMap::new(),
+            writing: Vec::new(),
+            released: BTreeSet::new(),
+        };
+        for step in steps {
+            world.step(step.clone());
+            let (count, ports) = world.taken();
+            let Limits { load_balancers, ports: most, .. } = world.desk.limits.1;
+            prop_assert!(count <= load_balancers.unwrap() && ports <= most.unwrap(), "{count} with {ports} after {step:?}");
+        }
+        // It comes to rest.
+        for _ in 0..40 {
+            while !world.writing.is_empty() {
+                world.step(Step::Lands(0, true));
+            }
+            world.step(Step::Waits(80));
+        }
+        prop_assert!(world.writing.is_empty());
+        let served = |key: &u8| world.truth.get(key).is_some_and(|truth| truth.ports == world.wants.get(key).copied());
+        let (count, ports) = world.taken();
+        let Limits { load_balancers, ports: most, .. } = world.desk.limits.1;
+        let kept = world.truth.iter().filter(|(key, truth)| truth.ports.is_some() && !world.wants.contains_key(key));
+        let (waiting, parked) = (world.wants.keys().filter(|key| !served(key)).count(), kept.count());
+        for (key, wanted) in world.wants.iter().filter(|(key, _)| !served(key)) {
+            let has = world.truth[key].ports.unwrap_or(0);
+            let room = count < load_balancers.unwrap() || has > 0;
+            prop_assert!(
+                !room || ports + wanted - has > most.unwrap(),
+                "{key} wants {wanted}, has {has}, and there is room: {count} with {ports}"
+            );
+        }
+        prop_assert!(waiting == 0 || parked == 0, "{waiting} wait while {parked} are parked");
+    }
+}

@@ -1,0 +1,145 @@
+//! What a tenant has in the management cluster, seen through its real API server: to say that an attack left it as it was, and
+//! that nothing else is there.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use berth_common::model::ServiceKey;
+use berth_hub::{
+    api::LoadBalancer,
+    objects::{Id, SERVICE_NAME, name},
+};
+use k8s_openapi::{
+    NamespaceResourceScope, api::core::v1::Service, api::discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api, Resource,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::ground::{Attack, Ground};
+
+/// Objects by kind and name, each with what the hub and the allocator have decided of it.
+pub(crate) type Standing = BTreeMap<String, Value>;
+
+/// The parts of an object that an attack would change: not the conditions, which tell of it, nor what each write moves.
+fn essence(object: &Value) -> Value {
+    let at = |pointer: &str| object.pointer(pointer).cloned().unwrap_or_default();
+    json!({
+        "uid": at("/metadata/uid"),
+        "labels": at("/metadata/labels"),
+        "annotations": at("/metadata/annotations"),
+        "spec": at("/spec"),
+        "endpoints": at("/endpoints"),
+        "ports": at("/ports"),
+        "ingress": at("/status/loadBalancer"),
+        "addresses": at("/status/addresses"),
+    })
+}
+
+impl Ground {
+    /// An API of the home of a tenant's objects.
+    pub(crate) async fn home<K>(&self, tenant: &str) -> Result<Api<K>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    {
+        let client = self.lab.management().client().await?;
+        Ok(Api::namespaced(client, &format!("berth-{tenant}")))
+    }
+
+    /// All objects of one kind that a tenant has.
+    pub(crate) async fn all<K>(&self, tenant: &str) -> Result<Vec<Value>>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let home = self.home::<K>(tenant).await?;
+        let list = home.list(&ListParams::default()).await?;
+        let values = list.items.into_iter().map(serde_json::to_value);
+        Ok(values.collect::<Result<_, _>>()?)
+    }
+
+    /// All that a tenant has.
+    pub(crate) async fn standing(&self, tenant: &str) -> Result<Standing> {
+        let kinds = [
+            ("Service", self.all::<Service>(tenant).await?),
+            ("EndpointSlice", self.all::<EndpointSlice>(tenant).await?),
+            ("LoadBalancer", self.all::<LoadBalancer>(tenant).await?),
+        ];
+        let all = kinds.iter().flat_map(|(kind, objects)| {
+            objects.iter().map(move |object| {
+                let name = object["metadata"]["name"].as_str().unwrap_or_default();
+                (format!("{kind} {name}"), essence(object))
+            })
+        });
+        Ok(all.collect())
+    }
+
+    /// The management Service of a Service in `default`, by its labels.
+    pub(crate) async fn service(&self, tenant: &str, service: &str) -> Result<Value> {
+        let all = self.all::<Service>(tenant).await?;
+        let is_it = |object: &Value| object["metadata"]["labels"][SERVICE_NAME] == service;
+        let found = all.into_iter().find(is_it);
+        found.with_context(|| format!("{tenant} has no Service for {service}"))
+    }
+
+    /// The addresses in the slices of a Service in `default`, sorted, and how many slices there are.
+    pub(crate) async fn backends(
+        &self,
+        tenant: &str,
+        service: &str,
+    ) -> Result<(Vec<String>, usize)> {
+        let mut slices = self.all::<EndpointSlice>(tenant).await?;
+        slices.retain(|object| object["metadata"]["labels"][SERVICE_NAME] == service);
+        let endpoints = slices
+            .iter()
+            .flat_map(|slice| slice["endpoints"].as_array().into_iter().flatten());
+        let addresses = endpoints.filter_map(|it| it["addresses"][0].as_str().map(str::to_owned));
+        let mut addresses: Vec<String> = addresses.collect();
+        addresses.sort();
+        Ok((addresses, slices.len()))
+    }
+
+    /// Writes the status of a tenant's management Service as an allocator would.
+    pub(crate) async fn allocate(
+        &self,
+        tenant: &str,
+        service: &str,
+        ingress: Value,
+    ) -> Result<(), kube::Error> {
+        let api = self.home::<Service>(tenant).await.unwrap();
+        let status = json!({ "status": { "loadBalancer": { "ingress": ingress } } });
+        let name = object_name(tenant, "default", service);
+        let params = PatchParams::default();
+        api.patch_status(&name, &params, &Patch::Merge(status))
+            .await?;
+        Ok(())
+    }
+}
+
+impl Attack {
+    /// All that the attacker's tenant has.
+    pub(crate) async fn standing(&self) -> Result<Standing> {
+        self.ground.standing(&self.tenant).await
+    }
+}
+
+/// The name of the objects of a tenant's Service.
+pub(crate) fn object_name(tenant: &str, namespace: &str, service: &str) -> String {
+    let tenant = tenant.parse().unwrap();
+    name::object(&Id::new(tenant, ServiceKey::new(namespace, service)))
+}
+
+/// What is there now and was not before, once it was seen that all else stands as it stood.
+pub(crate) fn added(before: &Standing, after: &Standing) -> Vec<String> {
+    for (name, object) in before {
+        assert_eq!(after.get(name), Some(object), "{name}");
+    }
+    let new = after.keys().filter(|name| !before.contains_key(*name));
+    new.cloned().collect()
+}
