@@ -148,7 +148,7 @@ async fn a_policys_refusals_are_shown_before_it_is_applied_and_nothing_is_writte
         "{said}"
     );
 
-    let narrow = "{healthCheck: {mode: None}, nodePortRange: 1024-1025, nodeCIDRs: [192.0.2.0/24]}";
+    let narrow = "{healthCheck: {mode: None}, nodePortRange: 1024-1025, nodeCIDRs: [192.0.2.0/24], quotas: {ports: 0}}";
     let narrow = file("narrow", narrow)?;
     let (code, said) = check(&narrow, "table").await?;
     assert_eq!(code, 1, "{said}");
@@ -161,10 +161,13 @@ async fn a_policys_refusals_are_shown_before_it_is_applied_and_nothing_is_writte
         ),
         "{said}"
     );
-    assert!(
-        said.contains("node left out") && said.contains("no node is left"),
-        "{said}"
-    );
+    assert!(said.contains("it keeps its traffic"), "{said}");
+    assert!(said.contains("1 ports are there, and 0 may be"), "{said}");
+    let enforced = "{healthCheck: {mode: None}, enforce: true, nodeCIDRs: [192.0.2.0/24], quotas: {loadBalancers: 0}}";
+    let (code, enforced) = check(&file("enforced", enforced)?, "table").await?;
+    assert_eq!(code, 1, "{enforced}");
+    assert!(enforced.contains("no node is left"), "{enforced}");
+    assert!(enforced.contains("quotas.loadBalancers") && enforced.contains("withdrawn"));
     let (code, said) = check(&narrow, "json").await?;
     let json: Value = serde_json::from_str(&said)?;
     assert_eq!((code, &json["loadBalancers"]), (1, &Value::from(1)));

@@ -74,8 +74,8 @@ pub enum TenantCommand {
     /// Show what a changed Tenant would refuse of what exists, before it is applied
     ///
     /// The file has the whole Tenant, as `kubectl replace` would take it: what is not in it counts as not set. The API server says whether it
-    /// would take it, and nothing is written. For each load balancer that does not fit: REFUSED, its present version serves on and its
-    /// tenant is told of the refusal; NODE LEFT OUT, it gets no traffic any more; ANNOTATION DROPPED. What is so under the policy of today
+    /// would take it, and nothing is written. For each load balancer that does not fit: REFUSED, what is served stays and its
+    /// tenant is told of the refusal; WITHDRAWN, it is taken away, for `enforce` is on; NODE LEFT OUT, it gets no traffic any more; ANNOTATION DROPPED. What is so under the policy of today
     /// is marked `already`.
     ///
     /// Not seen: which addresses the hub knows to be the management cluster's own or another tenant's, for no Tenant opens those.

@@ -66,7 +66,14 @@ fn policy(before: &TenantFacts, after: &TenantFacts) -> Vec<&'static str> {
         ("reclaimPolicy", before.retain != after.retain),
         ("nodeCIDRs", was.allowed != is.allowed),
         ("nodePortRange", was.ports != is.ports),
-        ("quotas", was.quotas != is.quotas),
+        (
+            "quotas",
+            was.quotas != is.quotas
+                || before.places.load_balancers != after.places.load_balancers
+                || before.places.ports != after.places.ports
+                || before.changes_per_second != after.changes_per_second,
+        ),
+        ("enforce", was.enforce != is.enforce),
         ("healthCheck", before.health != after.health),
     ];
     let changed = fields.into_iter().filter(|(_, differs)| *differs);

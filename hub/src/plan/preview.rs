@@ -9,14 +9,19 @@ use std::{
 
 use berth_common::model::{IpFamily, Service};
 
-use super::{Observed, Policy, addresses, admit::admit};
-use crate::objects::record;
+use super::{
+    Observed, Policy, addresses,
+    admit::{admit, permitted},
+};
+use crate::{objects::record, policy::Unfit};
 
 /// What would become of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     /// The version that is served stays as it is, and its tenant is told that it is refused.
     Refused,
+    /// It is taken away, although its tenant wants it.
+    Withdrawn,
     /// A node gets no traffic.
     NodeLeftOut,
     /// An annotation goes.
@@ -28,6 +33,7 @@ impl Effect {
     pub fn word(self) -> &'static str {
         match self {
             Self::Refused => "refused",
+            Self::Withdrawn => "withdrawn",
             Self::NodeLeftOut => "node left out",
             Self::AnnotationDropped => "annotation dropped",
         }
@@ -114,12 +120,16 @@ fn refused(
         let known = addresses::known(Some(service), policy, observed);
         admit(service, policy, &addresses::ips(&known), &observed.taken)
     };
+    let goes = |policy: &Policy| policy.nodes.enforce && permitted(service, policy).is_err();
     let refusal = judged(after).err()?;
     Some(Foreseen {
-        effect: Effect::Refused,
+        effect: match goes(after) {
+            true => Effect::Withdrawn,
+            false => Effect::Refused,
+        },
         reason: refusal.reason.into(),
         why: format!("{}: {}", refusal.field, refusal.message),
-        already: judged(before).is_err(),
+        already: judged(before).is_err() && (goes(before) || !goes(after)),
     })
 }
 
@@ -149,16 +159,27 @@ fn nodes(observed: &Observed, before: &Policy, after: &Policy) -> Vec<Foreseen> 
     let served: BTreeSet<IpAddr> = backends(observed).collect();
     let unfit = |ip: &IpAddr| Some((*ip, after.nodes.judge(ip)?));
     let out: Vec<_> = served.iter().filter_map(unfit).collect();
-    let none_left = !out.is_empty() && out.len() == served.len();
+    // What serves stays where the operator narrows a list and does not enforce it.
+    let stays = |unfit: Unfit, policy: &Policy| unfit == Unfit::Outside && !policy.nodes.enforce;
+    let goes = |it: &&(IpAddr, Unfit)| !stays(it.1, after);
+    let none_left = !out.is_empty() && out.iter().filter(goes).count() == served.len();
     out.into_iter()
-        .map(|(ip, unfit)| Foreseen {
-            effect: Effect::NodeLeftOut,
-            reason: unfit.reason().into(),
-            why: match none_left {
-                true => format!("{}; no node is left", unfit.explain(&ip)),
-                false => unfit.explain(&ip),
-            },
-            already: before.nodes.judge(&ip).is_some(),
+        .map(|(ip, unfit)| {
+            let (effect, more) = match stays(unfit, after) {
+                true => (
+                    Effect::Refused,
+                    "; it keeps its traffic for as long as it has it",
+                ),
+                false if none_left => (Effect::NodeLeftOut, "; no node is left"),
+                false => (Effect::NodeLeftOut, ""),
+            };
+            let was = before.nodes.judge(&ip);
+            Foreseen {
+                effect,
+                reason: unfit.reason().into(),
+                why: format!("{}{more}", unfit.explain(&ip)),
+                already: was.is_some_and(|was| !stays(was, before) || stays(unfit, after)),
+            }
         })
         .collect()
 }

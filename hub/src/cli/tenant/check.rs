@@ -2,11 +2,15 @@
 //! whether it would take the Tenant, and the rest is the planner's own judgement about what stands there.
 
 use std::{
-    collections::BTreeSet, io::Read as _, path::PathBuf, process::ExitCode, sync::Arc,
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
     time::Instant,
 };
 
-use berth_common::identity::TenantName;
+use berth_common::{identity::TenantName, model::ServiceKey, wire::Refusal};
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use k8s_openapi::api::{core::v1::Service, discovery::v1::EndpointSlice};
@@ -25,6 +29,7 @@ use crate::{
     objects::{FIELD_MANAGER, Id, MANAGED_BY, MANAGER, TENANT},
     observe::{Cache, Project, TenantFacts},
     plan::{Allocator, Effect, Foreseen, preview, preview_all},
+    policy::{Limits, QUOTA_EXCEEDED, Usage, Verdict},
 };
 
 /// Objects in one reply of the API server.
@@ -137,41 +142,108 @@ async fn check(client: Client, wanted: DynamicObject) -> Result<(usize, Vec<Row>
         // What has no Tenant yet has nothing that could be refused.
         return Ok((0, Vec::new()));
     };
-    let policy = |tenant: Tenant| {
+    let read = |tenant: Tenant| {
         // The management cluster's own addresses are the hub's to know; no Tenant opens them, before or after.
         let management: Arc<[IpNet]> = Arc::default();
-        let facts = TenantFacts::read(tenant, &management).map(|(_, facts)| facts);
-        facts.map(|facts| facts.policy(Allocator::MetalLb))
+        TenantFacts::read(tenant, &management).map(|(_, facts)| facts)
     };
-    let (Some(before), Some(after)) = (policy(before), policy(after)) else {
+    let (Some(before), Some(after)) = (read(before), read(after)) else {
         return Err(CliError::Refused(format!(
             "the Tenant {name} cannot be read"
         )));
     };
 
-    let there = Cache::default();
-    put::<Service>(&client, &name, &there).await?;
-    put::<EndpointSlice>(&client, &name, &there).await?;
-    put::<LoadBalancer>(&client, &name, &there).await?;
+    // One for each policy: who asks a ledger for a place has it.
+    let (there, then) = (Cache::default(), Cache::default());
+    put::<Service>(&client, &name, [&there, &then]).await?;
+    put::<EndpointSlice>(&client, &name, [&there, &then]).await?;
+    put::<LoadBalancer>(&client, &name, [&there, &then]).await?;
     let mut keys = there.keys_of(&name);
     keys.sort();
-    let observed: Vec<_> = keys
+    let ids: Vec<Id> = keys
         .iter()
-        .map(|key| there.observed(&Id::new(name.clone(), key.clone())))
+        .map(|key| Id::new(name.clone(), key.clone()))
         .collect();
+    let observed: Vec<_> = ids.iter().map(|id| there.observed(id)).collect();
+    let mut short_today = short(&there, &ids, before.places);
+    let mut short_then = short(&then, &ids, after.places);
     let row = |load_balancer: String, found: Foreseen| Row {
         tenant: name.clone(),
         load_balancer,
         found,
     };
+    let (limits, before) = (
+        (before.places, after.places),
+        before.policy(Allocator::MetalLb),
+    );
+    let after = after.policy(Allocator::MetalLb);
     let mut rows = Vec::new();
     for (key, observed) in keys.iter().zip(&observed) {
-        let found = preview(observed, &before, &after);
+        let mut found = preview(observed, &before, &after);
+        found.extend(short_then.remove(key).map(|refusal| Foreseen {
+            effect: Effect::Withdrawn,
+            reason: refusal.reason.into(),
+            why: refusal.message,
+            already: short_today.remove(key).is_some(),
+        }));
         rows.extend(found.into_iter().map(|it| row(key.to_string(), it)));
     }
-    let together = preview_all(&observed, &before, &after);
+    let mut together = preview_all(&observed, &before, &after);
+    together.extend(used_up(there.usage(&name), limits.0, limits.1));
     rows.extend(together.into_iter().map(|it| row(String::new(), it)));
     Ok((keys.len(), rows))
+}
+
+/// Of what is there, what has no place in these quotas and would go, and why: the hub's own ledger is asked.
+fn short(there: &Cache, ids: &[Id], limits: Limits) -> BTreeMap<ServiceKey, Refusal> {
+    let mut short = BTreeMap::new();
+    let ports = |id: &Id| Some(there.observed(id).service?.object.shape.ports.len());
+    // The newest go: who is asked first must not have what is another's.
+    if let Some(id) = ids.first() {
+        there.limit(&id.tenant, (1, limits));
+    }
+    for id in ids.iter().filter(|id| !there.rests(id)) {
+        let said = there.ask(id, ports(id), (1, limits), Instant::now());
+        if let Verdict::Withdrawn(shortage) = said.verdict {
+            short.insert(id.key.clone(), shortage.refusal());
+        }
+    }
+    short
+}
+
+/// More is there than a quota that is not enforced has room for: it stays, and nothing more is let in.
+fn used_up(usage: Usage, before: Limits, after: Limits) -> Vec<Foreseen> {
+    let quotas = |limits: Limits| {
+        [
+            (
+                "load balancers",
+                "loadBalancers",
+                usage.load_balancers,
+                limits.load_balancers,
+            ),
+            ("ports", "ports", usage.ports, limits.ports),
+        ]
+    };
+    let (was, is) = (quotas(before), quotas(after));
+    let over = |it: &(&str, &str, usize, Option<usize>)| it.3.is_some_and(|most| it.2 > most);
+    let found = is
+        .iter()
+        .zip(&was)
+        .filter(|(is, _)| over(is) && !after.enforce);
+    found
+        .map(|(is, was)| Foreseen {
+            effect: Effect::Refused,
+            reason: QUOTA_EXCEEDED.into(),
+            why: format!(
+                "{} {} are there, and {} may be (quotas.{}): they stay, and no other is let in",
+                is.2,
+                is.0,
+                is.3.unwrap_or_default(),
+                is.1
+            ),
+            already: over(was),
+        })
+        .collect()
 }
 
 /// The Tenant as the API server would store it.
@@ -227,7 +299,7 @@ fn dropped(asked: &Value, stored: &Value, path: &str) -> Option<String> {
     })
 }
 
-async fn put<K>(client: &Client, name: &TenantName, there: &Cache) -> Result<(), CliError>
+async fn put<K>(client: &Client, name: &TenantName, into: [&Cache; 2]) -> Result<(), CliError>
 where
     K: Project
         + Resource<DynamicType = (), Scope = NamespaceResourceScope>
@@ -251,7 +323,9 @@ where
             None => break,
         }
     }
-    there.listed(K::KIND, all, started);
+    for cache in into {
+        cache.listed(K::KIND, all.clone(), started);
+    }
     Ok(())
 }
 
@@ -307,10 +381,11 @@ fn summary(rows: &[Row], looked_at: usize) -> String {
         .collect();
     let already = rows.iter().filter(|row| row.found.already).count();
     format!(
-        "{looked_at} load balancers looked at, {} of them touched: {} refused, {} nodes left out, {} annotations dropped; {already} are so \
+        "{looked_at} load balancers looked at, {} of them touched: {} refused, {} withdrawn, {} nodes left out, {} annotations dropped; {already} are so \
          already",
         touched.len(),
         new(Effect::Refused),
+        new(Effect::Withdrawn),
         new(Effect::NodeLeftOut),
         new(Effect::AnnotationDropped),
     )
@@ -364,6 +439,30 @@ mod tests {
     }
 
     #[test]
+    fn quotas_that_are_used_up_are_told_and_enforced_ones_take_the_newest() {
+        let used = Usage {
+            load_balancers: 3,
+            ports: 3,
+            ..Usage::default()
+        };
+        let most = |load_balancers, enforce| Limits {
+            load_balancers: Some(load_balancers),
+            ports: None,
+            enforce,
+        };
+        let found = used_up(used, Limits::default(), most(2, false));
+        assert_eq!((found.len(), found[0].already), (1, false));
+        assert!(
+            found[0]
+                .why
+                .contains("3 load balancers are there, and 2 may be")
+        );
+        assert!(used_up(used, most(1, false), most(2, false))[0].already);
+        assert_eq!(used_up(used, Limits::default(), most(3, false)), []);
+        assert_eq!(used_up(used, Limits::default(), most(2, true)), []);
+    }
+
+    #[test]
     fn the_result_reads_well_for_people_and_machines() {
         let row = |load_balancer: &str, effect, already| Row {
             tenant: TenantName::parse("acme").unwrap(),
@@ -386,7 +485,7 @@ LOAD BALANCER      WHAT                         REASON          WHY
 acme default/web   refused                      QuotaExceeded   because
 acme default/web   annotation dropped already   QuotaExceeded   because
 acme (all)         node left out                QuotaExceeded   because
-7 load balancers looked at, 1 of them touched: 1 refused, 1 nodes left out, 0 annotations dropped; 1 are so already
+7 load balancers looked at, 1 of them touched: 1 refused, 0 withdrawn, 1 nodes left out, 0 annotations dropped; 1 are so already
 ";
         assert_eq!(text, expected);
         assert_eq!(table(&[]), "");

@@ -47,6 +47,7 @@ fn what_is_foreseen_to_be_refused_is_refused_under_that_policy() {
 fn nodes_that_are_foreseen_to_be_left_out_are() {
     let one = with(NodeRules {
         allowed: vec!["10.10.2.1/32".parse().unwrap()],
+        enforce: true,
         ..NodeRules::default()
     });
     let (mut model, want) = served();
@@ -62,11 +63,45 @@ fn nodes_that_are_foreseen_to_be_left_out_are() {
 
     let none = with(NodeRules {
         allowed: vec!["192.0.2.0/24".parse().unwrap()],
+        enforce: true,
         ..NodeRules::default()
     });
     let found = preview(&served().0.observed, &policy(), &none);
     assert_eq!(found.len(), 2);
     assert!(found.iter().all(|it| it.why.contains("no node is left")));
+    // Where it is not enforced they keep what they have.
+    let tolerant = with(NodeRules {
+        allowed: none.nodes.allowed.clone(),
+        ..NodeRules::default()
+    });
+    let found = preview(&served().0.observed, &policy(), &tolerant);
+    let stays = (Effect::Refused, "AddressNotAllowed", false);
+    assert_eq!(words(&found), [stays, stays]);
+    assert!(found[0].why.contains("it keeps its traffic"), "{found:?}");
+    let found = preview(&served().0.observed, &tolerant, &none);
+    assert!(found.iter().all(|it| !it.already), "{found:?}");
+    let found = preview(&served().0.observed, &none, &tolerant);
+    assert!(found.iter().all(|it| it.already), "{found:?}");
+}
+
+#[test]
+fn what_is_foreseen_to_be_withdrawn_is_under_an_enforced_policy() {
+    let ports = |enforce| {
+        with(NodeRules {
+            ports: Some(NodePorts { first: 1, last: 2 }),
+            enforce,
+            ..NodeRules::default()
+        })
+    };
+    let (mut model, want) = served();
+    let found = preview(&model.observed, &policy(), &ports(true));
+    let expected = [(Effect::Withdrawn, "NodePortOutOfRange", false)];
+    assert_eq!(words(&found), expected);
+    let found = preview(&model.observed, &ports(false), &ports(true));
+    assert!(!found[0].already, "it is refused today, and would go");
+    model.policy = ports(true);
+    model.settle(&want);
+    assert!(model.observed.is_cut(), "it did");
 }
 
 #[test]
