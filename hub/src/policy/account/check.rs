@@ -5,7 +5,7 @@ use super::{Account, Lack};
 
 impl Account {
     /// What must be so after every step.
-    pub(super) fn check(&self) {
+    pub(in crate::policy) fn check(&self) {
         let mut recount = Account {
             limits: self.limits,
             ..Account::default()
