@@ -139,13 +139,16 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         stop.clone(),
     ));
     let certificates = Arc::new(Certificates::default());
+    let sources = standing::Sources {
+        tenants: tenants.clone(),
+        records: directory.clone(),
+        cache: cache.clone(),
+        work: work.clone(),
+        certificates: certificates.clone(),
+    };
     tasks.spawn(standing::keep(
         client.clone(),
-        tenants.clone(),
-        directory.clone(),
-        cache.clone(),
-        work.clone(),
-        certificates.clone(),
+        sources,
         started,
         stop.clone(),
     ));

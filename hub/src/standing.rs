@@ -222,18 +222,35 @@ pub trait Records: Send + Sync {
     fn changed(&self) -> impl Future<Output = ()> + Send;
 }
 
+/// Where what is known of tenants comes from.
+pub struct Sources<R> {
+    /// Their sessions.
+    pub tenants: Arc<Tenants>,
+    /// Their objects.
+    pub records: Arc<R>,
+    /// What they have.
+    pub cache: Arc<Cache>,
+    /// Who changes too much.
+    pub work: Arc<Work>,
+    /// Their certificates.
+    pub certificates: Arc<Certificates>,
+}
+
 /// Runs until stopped. `started` is when this process began: a tenant that has not come yet is not missed before
 /// [`PATIENCE`] has passed since.
 pub async fn keep(
     client: Client,
-    tenants: Arc<Tenants>,
-    records: Arc<impl Records>,
-    cache: Arc<Cache>,
-    work: Arc<Work>,
-    certificates: Arc<Certificates>,
+    sources: Sources<impl Records>,
     started: Instant,
     stop: CancellationToken,
 ) {
+    let Sources {
+        tenants,
+        records,
+        cache,
+        work,
+        certificates,
+    } = sources;
     let api: Api<Tenant> = Api::all(client);
     let mut seen: BTreeMap<TenantName, (Standing, Instant)> = BTreeMap::new();
     let mut usages = usage::Usages::default();
