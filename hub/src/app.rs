@@ -158,17 +158,18 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         None => None,
     };
     let certificates = Arc::new(Certificates::default());
+    let sources = standing::Sources {
+        tenants: tenants.clone(),
+        records: directory.clone(),
+        cache: cache.clone(),
+        work: work.clone(),
+        certificates: certificates.clone(),
+        issuing: issuing.clone(),
+        departures: departures.clone(),
+    };
     tasks.spawn(standing::keep(
         client.clone(),
-        tenants.clone(),
-        directory.clone(),
-        standing::Sources {
-            cache: cache.clone(),
-            work: work.clone(),
-            certificates: certificates.clone(),
-            issuing: issuing.clone(),
-            departures: departures.clone(),
-        },
+        sources,
         started,
         stop.clone(),
     ));

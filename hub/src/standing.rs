@@ -228,17 +228,21 @@ pub trait Records: Send + Sync {
     fn changed(&self) -> impl Future<Output = ()> + Send;
 }
 
-/// Whoever knows something that stands in a Tenant's status, beside its sessions.
-pub struct Sources {
-    /// What the tenant uses.
+/// Where what is known of tenants comes from.
+pub struct Sources<R> {
+    /// Their sessions.
+    pub tenants: Arc<Tenants>,
+    /// Their objects.
+    pub records: Arc<R>,
+    /// What they have.
     pub cache: Arc<Cache>,
-    /// Whether its changes wait.
+    /// Who changes too much.
     pub work: Arc<Work>,
-    /// The certificates of those who came last.
+    /// Their certificates.
     pub certificates: Arc<Certificates>,
-    /// By whom they should be, where this hub issues any.
+    /// By whom these should be, where this hub issues any.
     pub issuing: Option<Arc<Issuing>>,
-    /// How far its deletion has come.
+    /// How far their deletions have come.
     pub departures: Arc<Departures>,
 }
 
@@ -246,13 +250,13 @@ pub struct Sources {
 /// [`PATIENCE`] has passed since.
 pub async fn keep(
     client: Client,
-    tenants: Arc<Tenants>,
-    records: Arc<impl Records>,
-    sources: Sources,
+    sources: Sources<impl Records>,
     started: Instant,
     stop: CancellationToken,
 ) {
     let Sources {
+        tenants,
+        records,
         cache,
         work,
         certificates,

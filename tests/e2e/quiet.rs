@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{Api, DeleteParams, PostParams};
 use serde_json::json;
 
-use crate::support::SOON;
+use crate::support::{SOON, get};
 
 /// Where the Services are that show that everything before them is done: behind all others, in the order of names.
 const LAST: &str = "zz-last";
@@ -49,7 +49,8 @@ impl Written {
                 0
             };
             (written.hub, written.agent) = (hub, agent);
-            if equal == 2 {
+            // How much the tenant has is written when that has not changed for a moment.
+            if equal >= 2 && is_told(lab, tenant).await? {
                 return Ok(written);
             }
         }
@@ -82,6 +83,15 @@ pub(crate) async fn after(lab: &Lab, tenant: &Tenant) -> Result<()> {
     tenant.agent().kill().await?;
     tenant.agent().start().await?;
     written.nothing_since("the agent came back").await
+}
+
+/// Whether the Tenant says how many load balancers there are.
+async fn is_told(lab: &Lab, tenant: &Tenant) -> Result<bool> {
+    let object = get(lab.management(), &["tenant", tenant.name()]).await?;
+    let home = format!("berth-{}", tenant.name());
+    let records = get(lab.management(), &["loadbalancers.berth.dev", "-n", &home]).await?;
+    let count = records["items"].as_array().map_or(0, Vec::len);
+    Ok(object["status"]["loadBalancers"] == json!(count))
 }
 
 /// What the hub wrote about this tenant: in its namespace, and its Tenant.

@@ -199,7 +199,13 @@ async fn quota_full_is_told_and_the_next_is_served_at_once_when_another_goes() -
     }
     set(&lab, "quota", &json!({ "enforce": true })).await?;
     let message = await_refused(&tenant, &namespace, "c").await?;
-    ensure!(message.contains("no load balancer any more"), "{message}");
+    ensure!(message.contains("quotas.loadBalancers"), "{message}");
+    let labels = ["quota=\"load_balancers\"", "result=\"withdrawn\""];
+    let withdrawn = lab
+        .hub()
+        .metric("berth_quota_refusals_total", &labels)
+        .await?;
+    ensure!((withdrawn - 1.0).abs() < 0.5, "{withdrawn}");
     let what = "c has no address any more";
     eventually(SOON, what, || async {
         let object = get(&tenant, &["svc", "c", "-n", &namespace])
@@ -261,14 +267,12 @@ async fn quota_is_exact_when_fifty_come_at_once_and_the_hub_is_killed_among_them
                 Ok::<_, anyhow::Error>(services.create(&PostParams::default(), &object?).await?)
             }
         });
+    let managed: Api<Service> = Api::namespaced(lab.management().client().await?, "berth-acme");
     let (all, killed) = tokio::join!(try_join_all(created), async {
         // In the middle: some are there, and not all that may be.
         let what = "some management Services are there";
         let some = eventually(SOON, what, || async {
-            let found = get(lab.management(), &["services", "-n", "berth-acme"])
-                .await
-                .map_err(|e| Seen(e.to_string()))?;
-            match found["items"].as_array().map_or(0, Vec::len) {
+            match managed.list(&Default::default()).await?.items.len() {
                 0 => Err(Seen("none".into())),
                 n => Ok(n),
             }

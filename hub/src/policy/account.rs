@@ -48,7 +48,7 @@ enum Standing {
     /// Only its address is kept, since this turn; or it is let go.
     Parked { turn: u64, leaving: bool },
     /// It is beyond a quota that is enforced.
-    Withdrawn { told: bool },
+    Withdrawn,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -59,6 +59,8 @@ struct Place {
     /// Whether that came to be is not known, and will be by then.
     doubtful: Option<Instant>,
     standing: Standing,
+    /// That it goes has been said.
+    told: bool,
 }
 
 impl Place {
@@ -207,12 +209,12 @@ impl Account {
     pub(super) fn ask(&mut self, key: &ServiceKey, ports: usize, now: Instant) -> Said {
         self.forget_doubt(key, now);
         let place = self.places.get(key).cloned().unwrap_or_default();
-        if let Standing::Withdrawn { told } = place.standing {
+        if place.standing == Standing::Withdrawn {
             let shortage = self.shortage(&place, ports, true);
             if let Some(place) = self.places.get_mut(key) {
-                place.standing = Standing::Withdrawn { told: true };
+                place.told = true;
             }
-            return Said::no(Verdict::Withdrawn(shortage), !told);
+            return Said::no(Verdict::Withdrawn(shortage), !place.told);
         }
         let has = !place.is_empty() && place.standing == Standing::Active;
         if has && place.ports() >= ports {
@@ -238,7 +240,7 @@ impl Account {
         if place.granted.is_some() && place.doubtful.is_none() {
             self.change(key, |place| place.granted = None);
         }
-        let news = !self.line.contains_key(key);
+        let news = !self.line.contains_key(key) && !place.told;
         self.line_up(key, ports);
         self.settle();
         let is_parked = matches!(place.standing, Standing::Parked { .. });
@@ -293,7 +295,7 @@ impl Account {
             Standing::Parked { leaving: false, .. } => return,
             // Whoever let it go was overtaken by who wanted it, and who wanted it has given it up.
             Standing::Parked { turn, .. } => turn,
-            Standing::Active | Standing::Withdrawn { .. } => {
+            Standing::Active | Standing::Withdrawn => {
                 self.turns += 1;
                 self.turns
             }
@@ -323,6 +325,7 @@ impl Account {
     fn grant(&mut self, key: &ServiceKey, ports: usize) {
         self.change(key, |place| {
             place.standing = Standing::Active;
+            place.told = false;
             if place.seen.is_none_or(|seen| seen.ports < ports) {
                 place.granted = Some(ports);
             }
@@ -418,9 +421,7 @@ impl Account {
             let Some((_, key)) = self.ages.last().cloned() else {
                 return;
             };
-            self.change(&key, |place| {
-                place.standing = Standing::Withdrawn { told: false }
-            });
+            self.change(&key, |place| place.standing = Standing::Withdrawn);
             self.news.plan.insert(key);
         }
     }
@@ -435,7 +436,9 @@ impl Account {
             if self.limits.enforce && !room {
                 return;
             }
-            self.change(&key, |place| place.standing = Standing::Active);
+            self.change(&key, |place| {
+                (place.standing, place.told) = (Standing::Active, false);
+            });
             self.news.plan.insert(key);
         }
     }
@@ -538,7 +541,7 @@ impl Account {
                     put(&mut self.ages, age, is_there);
                 }
             }
-            Standing::Withdrawn { .. } => {
+            Standing::Withdrawn => {
                 add(&mut self.withdrawn, ports);
                 put(&mut self.beyond, (seen.since, key.clone()), is_there);
             }
@@ -576,7 +579,7 @@ fn lack(place: &Place, ports: usize) -> (Lack, usize) {
     match place.standing {
         _ if place.is_empty() => (Lack::Place, ports),
         Standing::Active => (Lack::Ports, more),
-        Standing::Parked { .. } | Standing::Withdrawn { .. } => (Lack::Own, more),
+        Standing::Parked { .. } | Standing::Withdrawn => (Lack::Own, more),
     }
 }
 
