@@ -39,18 +39,19 @@ impl Written {
         let mut equal = 0;
         for _ in 0..ROUNDS {
             come_round(&written.services).await?;
+            // How much the tenant has is written when that has not changed for a moment: looked at before the writes are counted.
+            let told = is_told(lab, tenant).await?;
             let (hub, agent) = (
                 by_hub(lab, tenant).await?.len(),
                 by_agent(tenant).await?.len(),
             );
-            equal = if (written.hub, written.agent) == (hub, agent) {
+            equal = if told && (written.hub, written.agent) == (hub, agent) {
                 equal + 1
             } else {
                 0
             };
             (written.hub, written.agent) = (hub, agent);
-            // How much the tenant has is written when that has not changed for a moment.
-            if equal >= 2 && is_told(lab, tenant).await? {
+            if equal == 2 {
                 return Ok(written);
             }
         }
