@@ -133,10 +133,13 @@ async fn point_19_what_does_not_pass_and_restarts_cost_no_write() -> Result<()> 
     );
     for write in hub.0.iter().chain(&agent.0) {
         let about = &write.object;
+        // How many load balancers there are stands in the Tenant's status, and that changes with each.
+        let counted = about == "acme" && write.resource == "tenants/status";
         assert!(
-            ["between", "after-agent", "after-hub"]
-                .iter()
-                .any(|name| about.contains(name)),
+            counted
+                || ["between", "after-agent", "after-hub"]
+                    .iter()
+                    .any(|name| about.contains(name)),
             "{write:?}"
         );
     }

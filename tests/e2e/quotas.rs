@@ -115,7 +115,7 @@ async fn quota_full_is_told_and_the_next_is_served_at_once_when_another_goes() -
     ensure!(refused >= 2.0, "{refused}");
     let log = lab.hub().log().await?;
     let audited = |line: &&str| {
-        line.contains("\"refusal\"") && line.contains("\"quota\"") && line.contains("/d: ")
+        line.contains("\"refusal\"") && line.contains("\"QuotaExceeded\"") && line.contains("/d: ")
     };
     ensure!(
         log.lines().filter(audited).count() == 1,

@@ -347,9 +347,10 @@ async fn a_token_is_for_the_tenant_that_it_was_made_for_and_no_later_one_of_that
     suspend(false).await?;
     attempt(&second, 4).await??;
     let told = |reason| hub.audit(&[("reason", reason), ("tenant", "reborn")]);
-    // The hub took it back with the Tenant, before that was gone; and of the suspended one.
-    assert_eq!(told("revoked_token")?.len(), 2);
-    assert_eq!(told("no_tenant")?.len(), 1);
+    // Of the Tenant that is gone: taken back with it, where this hub was the first of those of this test to see it go, or a token of
+    // nobody's. And of the suspended one.
+    let (taken_back, nobodys) = (told("revoked_token")?.len(), told("no_tenant")?.len());
+    assert_eq!((taken_back + nobodys, nobodys >= 1), (3, true));
     Ok(())
 }
 

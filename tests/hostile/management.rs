@@ -9,6 +9,7 @@ use berth_hub::{
     api::LoadBalancer,
     objects::{Id, SERVICE_NAME, name},
 };
+use berth_lab::{Seen, eventually};
 use k8s_openapi::{
     NamespaceResourceScope, api::core::v1::Service, api::discovery::v1::EndpointSlice,
 };
@@ -19,7 +20,7 @@ use kube::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::ground::{Attack, Ground};
+use crate::ground::{Attack, Ground, SOON};
 
 /// Objects by kind and name, each with what the hub and the allocator have decided of it.
 pub(crate) type Standing = BTreeMap<String, Value>;
@@ -127,19 +128,27 @@ impl Attack {
     pub(crate) async fn standing(&self) -> Result<Standing> {
         self.ground.standing(&self.tenant).await
     }
+
+    /// What is there now and was not before, once it was seen that all else stands as it stood. The tests beside this one give
+    /// addresses back, and MetalLB then writes the status of every Service anew: for a moment it may have none.
+    pub(crate) async fn added(&self, before: &Standing) -> Result<Vec<String>> {
+        let stands = || async {
+            let seen = |error| Seen(format!("{error:#}"));
+            let after = self.standing().await.map_err(seen)?;
+            for (name, object) in before {
+                if after.get(name) != Some(object) {
+                    return Err(Seen(format!("{name}: {:?}", after.get(name))));
+                }
+            }
+            let new = after.into_keys().filter(|it| !before.contains_key(it));
+            Ok(new.collect::<Vec<_>>())
+        };
+        Ok(eventually(SOON, "what was there stands as it stood", stands).await?)
+    }
 }
 
 /// The name of the objects of a tenant's Service.
 pub(crate) fn object_name(tenant: &str, namespace: &str, service: &str) -> String {
     let tenant = tenant.parse().unwrap();
     name::object(&Id::new(tenant, ServiceKey::new(namespace, service)))
-}
-
-/// What is there now and was not before, once it was seen that all else stands as it stood.
-pub(crate) fn added(before: &Standing, after: &Standing) -> Vec<String> {
-    for (name, object) in before {
-        assert_eq!(after.get(name), Some(object), "{name}");
-    }
-    let new = after.keys().filter(|name| !before.contains_key(*name));
-    new.cloned().collect()
 }

@@ -20,7 +20,6 @@ use crate::{
     },
     evidence::Evidence,
     ground::{Attack, SOON, programmed},
-    management::added,
 };
 
 /// What is told as a node's address, and a word of what is said of it.
@@ -55,8 +54,7 @@ async fn each_is_left_out(attack: Attack, cases: &[Case<'_>]) -> Result<()> {
     };
     say(&mut session, vec![Change::Upsert(service("rest", 2, 81))]).await;
     programmed(&mut session, "rest", 2).await?;
-    let now = attack.standing().await?;
-    assert_eq!(added(&before, &now).len(), 3, "{now:?}");
+    assert_eq!(attack.added(&before).await?.len(), 3);
 
     // One by one, each alone.
     let others = (0..cases.len()).map(|index| node_deletion(&bad(index)));
@@ -200,7 +198,7 @@ async fn hostile_53_other_spellings_zones_and_host_names_are_refused() -> Result
     programmed(&mut session, "rest", 1).await?;
     let (backends, _) = attack.ground.backends(&attack.tenant, "rest").await?;
     assert_eq!(backends, [good]);
-    assert_eq!(added(&before, &attack.standing().await?).len(), 3);
+    assert_eq!(attack.added(&before).await?.len(), 3);
     attack.answered().await
 }
 

@@ -19,7 +19,7 @@ use crate::{
     },
     evidence::Evidence,
     ground::{Attack, SOON, programmed},
-    management::{added, object_name},
+    management::object_name,
 };
 
 /// What is wrong with a Service, and the field and the reason that are answered.
@@ -73,7 +73,7 @@ async fn each_is_refused(name: &str, evidence: Evidence, cases: &[Case]) -> Resu
         }
     }
     programmed(&mut session, "rest", 1).await?;
-    let new = added(&before, &attack.standing().await?);
+    let new = attack.added(&before).await?;
     assert_eq!(new.len(), 3, "{new:?}");
     assert!(new.iter().all(|it| it.contains("default-rest-")), "{new:?}");
     attack.answered().await
@@ -117,7 +117,7 @@ async fn hostile_44_names_that_no_service_has_are_refused_and_the_rest_is_taken(
         assert_eq!(answer.field, field, "{name:?}: {answer:?}");
     }
     programmed(&mut session, "rest", 1).await?;
-    let new = added(&before, &attack.standing().await?);
+    let new = attack.added(&before).await?;
     assert_eq!(new.len(), 3, "{new:?}");
     attack.answered().await
 }

@@ -50,9 +50,10 @@ async fn is_shut_out(
 #[tokio::test]
 async fn hostile_01_silence_and_a_slow_client_hello_end_after_five_seconds() -> Result<()> {
     let attack = Attack::begin("01a", Evidence::door("handshake-timeout")).await?;
+    // Before the hub's own time begins.
+    let began = Instant::now();
     let (mut silent, slow) = (attack.tcp().await, attack.tcp().await);
     let (mut listening, mut talking) = slow.into_split();
-    let began = Instant::now();
     let dripping = tokio::spawn(async move {
         // A record of 16 KiB that never becomes whole.
         let mut drops = [0x16, 0x03, 0x01, 0x40, 0x00]

@@ -290,7 +290,7 @@ impl<D: Desires> Executor<D> {
         let quotas = quotas.unwrap_or_default();
         let said = self.cache.ask(id, planned.ports, quotas, now.instant);
         if let Some(shortage) = said.shortage() {
-            self.say(id, said.news, shortage);
+            self.say(said.news, shortage);
             observed.room = said.into();
             planned = plan(id, want, &observed, policy, now);
         }
@@ -299,13 +299,11 @@ impl<D: Desires> Executor<D> {
         planned
     }
 
-    /// Somebody finds no room in the quotas.
-    fn say(&self, id: &Id, news: bool, shortage: Shortage) {
+    /// Somebody finds no room in the quotas. The audit log has it when the tenant is told, as every refusal.
+    fn say(&self, news: bool, shortage: Shortage) {
         if news {
             self.metrics.short(shortage);
-            let message = format!("{}: {}", id.key, shortage.refusal().message);
             info!(quota = shortage.label(), "no room in the tenant's quotas");
-            audit::refusal(&Subject::tenant(&id.tenant), "quota", &message);
         }
     }
 
