@@ -3,7 +3,7 @@
 //! annotation, an address or a class that nobody allowed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
     time::{Duration, Instant},
@@ -103,6 +103,7 @@ struct Rules<'a> {
     allowed: Vec<Word<'a>>,
     injected: Vec<(Word<'a>, &'a str)>,
     class: Option<Word<'a>>,
+    enforce: bool,
 }
 
 impl Rules<'_> {
@@ -124,6 +125,7 @@ impl Rules<'_> {
                     .map(|(key, value)| (key.of(&KEYS), (*value).to_owned()))
                     .collect(),
             }),
+            enforce: self.enforce,
             load_balancer_class: self.class.as_ref().map(|class| class.of(&CLASSES)),
             ..TenantSpec::default()
         }
@@ -211,6 +213,8 @@ struct Cluster {
     facts: TenantFacts,
     nodes: Arc<Nodes>,
     services: Vec<Standing>,
+    /// Addresses that have received its traffic.
+    served: BTreeSet<IpAddr>,
 }
 
 struct World {
@@ -261,6 +265,7 @@ impl World {
                 facts: facts(&name, TenantSpec::default(), &management),
                 nodes: Arc::default(),
                 services: (0..3).map(standing).collect(),
+                served: BTreeSet::new(),
                 name,
             }
         };
@@ -400,7 +405,7 @@ impl World {
             standing.write(
                 action.write,
                 &policy,
-                &mut self.claims,
+                (&mut self.claims, &mut cluster.served),
                 self.version,
                 self.now,
             );
@@ -439,7 +444,7 @@ impl Standing {
         &mut self,
         write: Write,
         policy: &Policy,
-        claims: &mut Claims,
+        (claims, served): (&mut Claims, &mut BTreeSet<IpAddr>),
         version: u64,
         now: Now,
     ) {
@@ -459,8 +464,9 @@ impl Standing {
             } => {
                 let before = self.observed.slices.get(&place);
                 let before = before.map_or(Vec::new(), |seen| seen.object.shape.addresses.clone());
-                let all = addresses(&self.observed);
-                for ip in shape.addresses.iter().filter(|ip| !all.contains(ip)) {
+                // What served already when it was judged stays where policy is not enforced, for all Services of the tenant.
+                let stays = |ip: &&IpAddr| !policy.nodes.enforce && served.contains(*ip);
+                for ip in shape.addresses.iter().filter(|ip| !stays(ip)) {
                     let outside = !policy.nodes.allowed.is_empty()
                         && !policy.nodes.allowed.iter().any(|net| net.contains(ip));
                     assert!(!outside, "{ip} is outside of {:?}", policy.nodes.allowed);
@@ -468,6 +474,7 @@ impl Standing {
                 for (_, port) in shape.ports.values() {
                     assert!(is_node_port(*port), "{port}");
                 }
+                served.extend(&shape.addresses);
                 claims.backends(&id.tenant, &before, &shape.addresses);
                 let object = serde_json::from_value(shape.manifest(&id, place)).expect("a slice");
                 let (read, object) = ObservedSlice::from_object(&id, &object).expect("ours");
