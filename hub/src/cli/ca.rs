@@ -59,10 +59,10 @@ pub struct InitArgs {
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false)]
 struct PlaceArgs {
-    /// Keep it in this directory, as ca.crt and ca.key
+    /// The directory that it is kept in, as ca.crt and ca.key
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
-    /// Keep it in this Secret of the management cluster, as tls.crt and tls.key
+    /// The Secret of the management cluster that it is kept in, as tls.crt and tls.key
     #[arg(long, value_name = "NAMESPACE/NAME")]
     secret: Option<SecretRef>,
 }

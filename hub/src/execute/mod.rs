@@ -198,7 +198,7 @@ impl<D: Desires> Executor<D> {
                 .parked
                 .planned(id, &plan, policy.release_after, Instant::now());
             self.metrics.parked(parked);
-            self.withdrawn(id, &plan);
+            self.withdrawn(&plan);
             if plan.parked {
                 self.cache.parked(id);
             }
@@ -307,13 +307,11 @@ impl<D: Desires> Executor<D> {
         }
     }
 
-    /// What a tenant wants is taken away from it.
-    fn withdrawn(&self, id: &Id, plan: &Plan) {
+    /// What a tenant wants is taken away from it. The audit log has it when the tenant is told.
+    fn withdrawn(&self, plan: &Plan) {
         if let Some((reason, message)) = &plan.withdrawn {
             self.metrics.withdrawn(reason);
-            let detail = format!("{}: {message}", id.key);
             warn!(reason, %message, "withdrawn: policy does not allow it any more, and is enforced");
-            audit::refusal(&Subject::tenant(&id.tenant), "withdrawn", &detail);
         }
     }
 

@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::Read as _,
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -90,19 +89,18 @@ pub(super) async fn run(
 
 /// The Tenants of a file.
 fn read(file: &PathBuf) -> Result<Vec<DynamicObject>, CliError> {
-    let failed = |why: String| CliError::File(file.clone(), why);
-    let mut text = String::new();
-    match file.as_os_str() == "-" {
-        true => std::io::stdin().read_to_string(&mut text).map(drop),
-        false => std::fs::read_to_string(file).map(|read| text = read),
-    }
-    .map_err(|error| failed(error.to_string()))?;
+    let (name, text) = match file.as_os_str() == "-" {
+        true => (
+            "the standard input".into(),
+            std::io::read_to_string(std::io::stdin()),
+        ),
+        false => (file.clone(), std::fs::read_to_string(file)),
+    };
+    let failed = |why: String| CliError::File(name.clone(), why);
+    let text = text.map_err(|error| failed(error.to_string()))?;
     let tenants = tenants(&text).map_err(failed)?;
     match tenants.is_empty() {
-        true => Err(CliError::File(
-            file.clone(),
-            "there is no Tenant in it".into(),
-        )),
+        true => Err(failed("there is no Tenant in it".into())),
         false => Ok(tenants),
     }
 }
