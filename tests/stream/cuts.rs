@@ -69,9 +69,17 @@ impl Course {
         let line = || proxy.lines().get(1).cloned();
         let what = format!("{cut:?} and convergence");
         let kept = || (0..BEFORE).all(|i| self.hub.generation(tenant, &key(i)).is_some());
+        let mut nudges = 0;
         eventually(&what, SOON, || {
             assert!(kept(), "{cut:?} made the hub forget what it knew");
-            line().is_some_and(|line| line.was_cut()) && self.hub.holds(&agent)
+            let was_cut = line().is_some_and(|line| line.was_cut());
+            if !was_cut && self.hub.holds(&agent) {
+                // How much shares a message and a record differs from session to session, so that this one may have
+                // ended short of the last places of the one that was measured. One more change takes it there.
+                nudges += 1;
+                agent.want(key(ALL), service(ALL, 80 + nudges, 1));
+            }
+            was_cut && self.hub.holds(&agent)
         })
         .await;
         if let Place::Byte(at) = cut.at {
