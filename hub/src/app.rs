@@ -39,7 +39,7 @@ use crate::{
     session::Sessions,
     settings::{self, HubSettings},
     shutdown, standing,
-    tenants::{Admission, Marks, Revocations, Tenants},
+    tenants::{Admission, Marks, Repetitions, Revocations, Tenants},
     work::Work,
 };
 
@@ -125,6 +125,7 @@ pub async fn run(settings: HubSettings) -> anyhow::Result<()> {
         marks,
     });
     tasks.spawn(health.clone().run(ground, stop.clone()));
+    tasks.spawn(tenants.clone().keep_passing(stop.clone()));
     let wishes = Arc::new(Wishes {
         tenants: tenants.clone(),
         cache: cache.clone(),
@@ -449,6 +450,7 @@ fn admission(name: &TenantName, facts: &observe::TenantFacts, former: &Former) -
             }),
         },
         allowed: facts.annotations.allowed.clone(),
+        repetitions: Repetitions::of(facts.changes_per_second),
         version: facts.version,
     }
 }

@@ -37,6 +37,8 @@ pub struct SessionMetrics {
     pub discarded: Counter,
     /// Resources that could not be read.
     pub unreadable: Counter,
+    /// Beginnings of times in which a tenant's Services were held back.
+    pub restless: Counter,
 }
 
 impl SessionMetrics {
@@ -71,6 +73,11 @@ impl SessionMetrics {
             "berth_resources_unreadable",
             "Resources of agents that could not be read and were refused",
             self.unreadable.clone(),
+        );
+        registry.register(
+            "berth_tenants_restless",
+            "How often a tenant began to change its Services again and again, faster than is carried out",
+            self.restless.clone(),
         );
     }
 

@@ -374,6 +374,11 @@ impl Shell {
             let what = format!("{absent} of {total} load balancers are absent, and held");
             audit::refusal(&subject, "held", &what);
         }
+        if heard.restless {
+            self.metrics.restless.inc();
+            let what = "it changes Services again and again: these are held back (quotas.changesPerSecond)";
+            audit::refusal(&subject, "throttled", what);
+        }
         for line in heard.refused {
             self.metrics.unreadable.inc();
             audit::refusal(&subject, "resource", &line);

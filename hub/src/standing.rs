@@ -317,7 +317,8 @@ pub async fn keep(
             let (reason, message) = departures.condition(&name).unzip();
             let reason = reason.unwrap_or_default();
             stand(&mut next.conditions, DELETING, reason, message, wall);
-            let (message, look) = usage::throttled(work.throttled(&name, now), now);
+            let restless = tenants.restless(&name, now);
+            let (message, look) = usage::throttled(work.throttled(&name, now), restless, now);
             stand(
                 &mut next.conditions,
                 "Throttled",

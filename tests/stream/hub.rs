@@ -144,6 +144,7 @@ impl Hub {
         let (_, health) = tonic_health::server::health_reporter();
         runtime.spawn(serve::serve(incoming, service, None, health, stop.clone()));
         runtime.spawn(Arc::clone(&planner).run(Arc::clone(&tenants)));
+        runtime.spawn(Arc::clone(&tenants).keep_passing(stop.clone()));
         drop(entered);
         Self {
             tenants,

@@ -130,7 +130,7 @@ pub struct Quotas {
     pub ports_per_load_balancer: Option<u32>,
     /// Changes that are carried out in a second; 200 where nothing is given. A change is one round of writes for one Service, of which
     /// a new one takes four. What is not used is kept for a minute, so that a burst has sixty times as many at once; beyond that
-    /// they wait, for this tenant alone.
+    /// they wait, for this tenant alone. A twentieth of them may be for Services that were changed in the ten seconds before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10000), extend("format" = "int32"))]
     pub changes_per_second: Option<u32>,
@@ -276,7 +276,7 @@ pub struct TenantStatus {
     /// `Connected`: the tenant's agent has a session. `DeletionsHeld`: much is absent at once, and nothing of it is deleted.
     /// `CertificateExpiring`: the agent's certificate should have been renewed long ago. `Deleting`: the Tenant is being deleted, and this
     /// is what is waited for. `PolicyViolated`: what exists does not fit what the Tenant says any more. `Throttled`: the tenant changes
-    /// more than `quotas.changesPerSecond`, and its changes wait.
+    /// more than `quotas.changesPerSecond`, or the same Services again and again, and its changes wait.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

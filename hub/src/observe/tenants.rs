@@ -21,7 +21,7 @@ use crate::{
     audit, health,
     objects::{CONFIRM_DELETION, FINALIZER, RELEASE_HELD, service},
     plan::{Allocator, Annotations, Policy},
-    policy::{Limits, NodePorts, NodeRules, Quotas, Rules},
+    policy::{CHANGES_PER_SECOND, Limits, NodePorts, NodeRules, Quotas, Rules},
     standing::Records,
     tenants::Revocations,
 };
@@ -107,8 +107,9 @@ impl TenantFacts {
             .quotas
             .as_ref()
             .and_then(|it| it.changes_per_second);
-        let changes_per_second =
-            NonZeroU32::new(per_second.unwrap_or(CHANGES_PER_SECOND)).unwrap_or(NonZeroU32::MIN);
+        let changes_per_second = per_second.map_or(CHANGES_PER_SECOND, |it| {
+            NonZeroU32::new(it).unwrap_or(NonZeroU32::MIN)
+        });
         let facts = Self {
             uid: tenant.metadata.uid?,
             version,
@@ -217,10 +218,6 @@ fn read_annotations(spec: api::Annotations) -> Annotations {
         injected,
     }
 }
-
-/// How many changes are carried out in a second, unless the Tenant says otherwise: three thousand new Services at once are no
-/// matter.
-const CHANGES_PER_SECOND: u32 = 200;
 
 /// For how long an address is kept, unless the Tenant says otherwise.
 const RELEASE_AFTER: u32 = 30;

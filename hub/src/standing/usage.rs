@@ -86,15 +86,23 @@ impl Usages {
     }
 }
 
-/// What the condition says while a tenant has been using up its changes for a while, and when to look again.
-pub(super) fn throttled(since: Option<Instant>, now: Instant) -> (Option<String>, Option<Instant>) {
-    let Some(since) = since else {
-        return (None, None);
+/// What the condition says while a tenant has been using up its changes, or has changed the same Services again and again, for a
+/// while, and when to look again.
+pub(super) fn throttled(
+    spent: Option<Instant>,
+    restless: Option<Instant>,
+    now: Instant,
+) -> (Option<String>, Option<Instant>) {
+    let lasts = |since: Option<Instant>| since.is_some_and(|since| now >= since + PATIENCE);
+    let message = if lasts(spent) {
+        "the tenant changes more than it may (quotas.changesPerSecond): what is more waits, and nobody else does"
+    } else if lasts(restless) {
+        "the tenant changes the same Services again and again: a twentieth of quotas.changesPerSecond is carried out of that, each \
+         Service as it is when its turn comes"
+    } else {
+        let since = [spent, restless].into_iter().flatten().min();
+        return (None, since.map(|since| since + PATIENCE));
     };
-    if now < since + PATIENCE {
-        return (None, Some(since + PATIENCE));
-    }
-    let message = "the tenant changes more than it may (quotas.changesPerSecond): what is more waits, and nobody else does";
     (Some(message.into()), Some(now + LONGEST))
 }
 
@@ -184,12 +192,18 @@ mod tests {
     #[test]
     fn who_is_slowed_down_is_told_when_it_lasts() {
         let start = Instant::now();
-        assert_eq!(throttled(None, start), (None, None));
+        assert_eq!(throttled(None, None, start), (None, None));
         let due = start + PATIENCE;
-        assert_eq!(throttled(Some(start), start), (None, Some(due)));
-        let (message, again) = throttled(Some(start), due);
-        assert!(message.unwrap().contains("quotas.changesPerSecond"));
-        assert_eq!(again, Some(due + LONGEST));
+        for (spent, restless, says) in [
+            (Some(start), None, "changes more than it may"),
+            (None, Some(start), "again and again"),
+            (Some(start), Some(start), "changes more than it may"),
+        ] {
+            assert_eq!(throttled(spent, restless, start), (None, Some(due)));
+            let (message, again) = throttled(spent, restless, due);
+            assert!(message.unwrap().contains(says));
+            assert_eq!(again, Some(due + LONGEST));
+        }
     }
 
     #[test]

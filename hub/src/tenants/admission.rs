@@ -7,7 +7,10 @@ use berth_common::{
     identity::{Serial, TenantName},
 };
 
-use super::credential::{Credential, Revocations, Revoked};
+use super::{
+    Repetitions,
+    credential::{Credential, Revocations, Revoked},
+};
 
 /// What the `Tenant` object says of a tenant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct Admission {
     pub revoked: Arc<Revocations>,
     /// Which annotations of its Services may pass.
     pub allowed: Allowed,
+    /// How often it may change again what it has changed just before.
+    pub repetitions: Repetitions,
     /// Which version of the object says so.
     pub version: u64,
 }

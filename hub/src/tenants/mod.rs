@@ -4,7 +4,7 @@
 
 mod admission;
 mod credential;
-mod nodes;
+mod planned;
 mod seat;
 #[cfg(test)]
 mod tests;
@@ -35,7 +35,8 @@ use berth_wire::v1;
 use admission::may_be;
 pub use admission::{Admission, Refused};
 pub use credential::{Credential, Revocations, Revoked, Shown};
-use nodes::PlannedNodes;
+pub use planned::Repetitions;
+use planned::{Later, Planned};
 use seat::State;
 pub use seat::{Ending, Next, Seat};
 pub use turns::TurnGauges;
@@ -97,6 +98,9 @@ pub struct Tenants {
     /// Locked by itself, or under one tenant's lock; no tenant is locked under it.
     turns: Mutex<Turns<TenantName>>,
     turn_gauges: TurnGauges,
+    /// Locked by itself, or under one tenant's lock.
+    later: Mutex<Later>,
+    held_back: tokio::sync::Notify,
     /// Authorities that have signed certificates, and are trusted no more since this process began.
     former: RwLock<BTreeSet<KeyId>>,
     changed: tokio::sync::Notify,
@@ -110,6 +114,8 @@ impl Tenants {
         Self {
             turns: Mutex::new(Turns::new(SNAPSHOTS, turn_gauges.clone())),
             turn_gauges,
+            later: Mutex::default(),
+            held_back: tokio::sync::Notify::new(),
             tenants: RwLock::default(),
             admissions: RwLock::default(),
             next_session: AtomicU64::new(first_session),
@@ -284,7 +290,7 @@ impl Tenants {
 
     /// What a tenant wants of one Service, and the nodes that serve it.
     pub fn wanted(&self, tenant: &TenantName, key: &ServiceKey) -> (Wanted, Nodes) {
-        self.with(tenant, |state| (state.held.wanted(key), state.nodes.get()))
+        self.with(tenant, |state| (state.wanted(key), state.planned.nodes()))
             .unwrap_or((Wanted::Unknown, Nodes::default()))
     }
 
@@ -354,8 +360,7 @@ impl Tenants {
     /// All Services that a tenant wants, and its nodes.
     pub fn services(&self, tenant: &TenantName) -> (Vec<Arc<Service>>, Nodes) {
         self.with(tenant, |state| {
-            let held = &state.held;
-            let service = |key| match held.wanted(key) {
+            let service = |key| match state.wanted(key) {
                 Wanted::Present(_, service)
                 | Wanted::Unreadable {
                     last: Some(service),
@@ -364,8 +369,8 @@ impl Tenants {
                 _ => None,
             };
             (
-                held.service_keys().filter_map(service).collect(),
-                state.nodes.get(),
+                state.held.service_keys().filter_map(service).collect(),
+                state.planned.nodes(),
             )
         })
         .unwrap_or_default()
@@ -445,6 +450,13 @@ impl Tenants {
         }
     }
 
+    /// How many repetitions a tenant may have.
+    fn repetitions(&self, tenant: &TenantName) -> Repetitions {
+        let admissions = read(&self.admissions);
+        let admission = admissions.get(tenant);
+        admission.map(|it| it.repetitions).unwrap_or_default()
+    }
+
     /// Which annotations of a tenant's Services may pass.
     fn allowed(&self, tenant: &TenantName) -> Allowed {
         let admissions = read(&self.admissions);
@@ -511,6 +523,7 @@ fn apply(name: &TenantName, admission: Option<&Admission>, state: &mut State) {
         Err(refused) => state.end(Ending::Refused(refused)),
         Ok(admission) => {
             state.allow(&admission.allowed);
+            state.planned.limit(admission.repetitions);
             state.rebind(name, admission);
         }
     }
@@ -562,6 +575,8 @@ pub struct Heard {
     pub discarded: Option<String>,
     /// Resources that could not be read, with why.
     pub refused: Vec<String>,
+    /// Services have begun to be held back, for the tenant changes them again and again.
+    pub restless: bool,
     /// So many load balancers are absent now that the brake holds them, and it did not before: how many, of how many.
     pub held: Option<(usize, usize)>,
 }
@@ -583,7 +598,7 @@ fn mark(
     marks: &dyn Marks,
     tenant: &TenantName,
     held: &mut Held,
-    nodes: &mut PlannedNodes,
+    planned: &mut Planned,
     touched: &berth_common::session::held::Touched,
     now: Instant,
 ) {
@@ -592,18 +607,15 @@ fn mark(
             held.miss(&key, now);
         }
     }
-    if nodes.heard(&held.nodes(), touched, now) {
-        mark_all(marks, tenant, held);
-    }
-    for key in &touched.services {
-        marks.service(tenant, key);
+    for key in planned.heard(held, touched, now) {
+        marks.service(tenant, &key);
     }
     if touched.completed {
         marks.observed(tenant);
     }
 }
 
-/// Marks all Services of a tenant: its nodes are others.
+/// Marks all Services of a tenant.
 fn mark_all(marks: &dyn Marks, tenant: &TenantName, held: &Held) {
     for key in held.service_keys() {
         marks.service(tenant, key);

@@ -13,7 +13,7 @@ use berth_common::{
     model::{Answer, Generation, Key, Outcome, ServiceKey},
     session::{
         HEARTBEAT, ProtocolError,
-        held::Held,
+        held::{Held, Wanted},
         hub::{HubSession, Limits, TurnNews},
     },
     wire::{Refusal, key_from_wire},
@@ -22,8 +22,8 @@ use berth_wire::v1;
 use tokio::sync::Notify;
 
 use super::{
-    Admission, Credential, Fenced, Heard, PlannedNodes, Refused, Rejected, Shown, Standing,
-    Tenants, lock, mark, mark_all, refused_lines,
+    Admission, Credential, Fenced, Heard, Planned, Refused, Rejected, Shown, Standing, Tenants,
+    lock, mark, refused_lines,
 };
 use crate::plan::brake;
 
@@ -53,8 +53,8 @@ pub enum Next {
 #[derive(Default)]
 pub(super) struct State {
     pub(super) held: Held,
-    /// Those of it that plans are made with.
-    pub(super) nodes: PlannedNodes,
+    /// What of it plans are made with.
+    pub(super) planned: Planned,
     /// What is absent and may go although the brake would hold it.
     released: BTreeSet<ServiceKey>,
     agent_version: Option<String>,
@@ -92,6 +92,11 @@ enum Claim {
 impl State {
     pub(super) fn is_live(&self) -> bool {
         self.present().is_some()
+    }
+
+    /// What a Service is planned as.
+    pub(super) fn wanted(&self, key: &ServiceKey) -> Wanted {
+        self.planned.wanted(key, &self.held)
     }
 
     fn present(&self) -> Option<&Live> {
@@ -390,10 +395,11 @@ impl Seat {
             &*self.tenants.marks,
             &self.tenant,
             &mut state.held,
-            &mut state.nodes,
+            &mut state.planned,
             &taken.touched,
             now,
         );
+        self.tenants.schedule(&self.tenant, &mut state.planned, now);
         // What the tenant wants again, or no more, has no answer until it was planned.
         for key in &taken.touched.services {
             state.released.remove(key);
@@ -426,6 +432,7 @@ impl Seat {
             source: taken.source,
             discarded: taken.discarded,
             refused,
+            restless: state.planned.take_news(),
         };
         Ok((heard, taken.turn))
     }
@@ -468,16 +475,18 @@ impl Seat {
             wake: self.wake.clone(),
         }));
         state.agent_version = Some(greeting.agent_version.clone());
+        state.planned.limit(self.tenants.repetitions(&self.tenant));
         state.unsynced =
             (!greeting.synced).then(|| "the agent has not read its cluster yet".into());
         mark(
             &*self.tenants.marks,
             &self.tenant,
             &mut state.held,
-            &mut state.nodes,
+            &mut state.planned,
             &touched,
             now,
         );
+        self.tenants.schedule(&self.tenant, &mut state.planned, now);
         self.wake.notify_one();
         self.tenants.changed.notify_waiters();
         let heard = Heard {
@@ -521,15 +530,9 @@ impl Seat {
         if let Err(error) = live.session.check(now) {
             return (Next::End(Ending::Protocol(error)), false);
         }
-        if state.nodes.pass(&state.held.nodes(), false, now) {
-            mark_all(&*self.tenants.marks, &self.tenant, &state.held);
-        }
         let next = match live.session.next_message(now) {
             Some(message) => Next::Message(Box::new(message)),
-            None => {
-                let deadline = live.session.deadline();
-                Next::Wait(state.nodes.due().map_or(deadline, |due| due.min(deadline)))
-            }
+            None => Next::Wait(live.session.deadline()),
         };
         (next, live.session.waits_for_turn())
     }
@@ -551,11 +554,6 @@ impl Drop for Seat {
         let mut state = lock(&self.state);
         if self.seated(&mut state.live).is_ok() {
             state.live = None;
-            // Nobody is left who would come back to it.
-            let held = state.held.nodes();
-            if state.nodes.pass(&held, true, Instant::now()) {
-                mark_all(&*self.tenants.marks, &self.tenant, &state.held);
-            }
             self.tenants.changed.notify_waiters();
         }
         drop(state);

@@ -28,6 +28,7 @@ mod binding;
 mod brake;
 mod credentials;
 mod nodes;
+mod restless;
 mod turns;
 
 #[derive(Default)]

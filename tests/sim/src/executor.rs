@@ -190,6 +190,11 @@ impl World {
         }
     }
 
+    /// What is held back of what tenants keep changing is planned when its time has come. Returns when that is next.
+    pub(crate) fn pump_planned(&self) -> Option<Instant> {
+        self.hub.as_ref()?.tenants.pass(self.now)
+    }
+
     /// Lets those parked go whose time is up, as the task beside the executor does. Returns when to look again.
     pub(crate) fn pump_parking(&mut self) -> Result<Option<Instant>, Violation> {
         let Some(hub) = self.hub.as_mut().filter(|hub| hub.is_ready()) else {

@@ -315,6 +315,7 @@ impl World {
         for due in [
             self.pump_agents()?,
             self.pump_seats()?,
+            self.pump_planned(),
             // Before the executor, which plans for those that are let go.
             self.pump_parking()?,
             self.pump_executor()?,

@@ -46,10 +46,9 @@ impl PlannedNodes {
         false
     }
 
-    /// What is held back is planned with if its time has come, or `anyway`. Returns whether all Services are to be planned
-    /// again.
-    pub(super) fn pass(&mut self, held: &Nodes, anyway: bool, now: Instant) -> bool {
-        let passes = self.due.is_some_and(|due| anyway || due <= now);
+    /// What is held back is planned with if its time has come. Returns whether all Services are to be planned again.
+    pub(super) fn pass(&mut self, held: &Nodes, now: Instant) -> bool {
+        let passes = self.due.is_some_and(|due| due <= now);
         if passes {
             self.tell(held, now);
         }

@@ -1,0 +1,180 @@
+//! What a tenant's Services are planned as. It is what was heard of them; but a Service that is changed again and again is held back:
+//! it is planned as it was until its tenant has a repetition to spare, and then as it is by that time. So what is changed without end
+//! costs its tenant's repetitions and nobody else's time, whatever else makes a Service planned (an address, a node, health), and a
+//! change that comes after a quiet time is carried out at once. Those that are held back have their turn in the order of waiting.
+//! Pure; time is a parameter.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    num::NonZeroU32,
+    time::{Duration, Instant},
+};
+
+use berth_common::{
+    model::ServiceKey,
+    session::held::{Held, Wanted},
+};
+
+use crate::policy::CHANGES_PER_SECOND;
+
+/// A change that comes within this time of the one before repeats it.
+const AGAIN: Duration = Duration::from_secs(10);
+/// For so long repetitions that are not used are kept.
+const KEPT: Duration = Duration::from_secs(1);
+
+/// How many of a tenant's changes in a second may be for what it has changed just before: a twentieth of those that it may have at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Repetitions(NonZeroU32);
+
+impl Repetitions {
+    /// Of one who may have so many changes in a second.
+    pub fn of(changes_per_second: NonZeroU32) -> Self {
+        Self(NonZeroU32::new(changes_per_second.get() / 20).unwrap_or(NonZeroU32::MIN))
+    }
+
+    /// How long one takes.
+    fn one(self) -> Duration {
+        Duration::from_secs(1) / self.0.get()
+    }
+}
+
+impl Default for Repetitions {
+    fn default() -> Self {
+        Self::of(CHANGES_PER_SECOND)
+    }
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct PlannedServices {
+    /// Those that were changed in the last [`AGAIN`], and all that are held back.
+    recent: BTreeMap<ServiceKey, Recent>,
+    /// Those that are held back, who has waited longest first.
+    line: VecDeque<ServiceKey>,
+    /// When all repetitions that were used will have come back.
+    whole: Option<Instant>,
+    /// Since when somebody has been held back, and when somebody was at last: pauses shorter than [`AGAIN`] are none.
+    restless: Option<(Instant, Instant)>,
+    /// Nobody was told of that yet.
+    news: bool,
+    /// When it is to be looked for what is not recent any more.
+    prune: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Recent {
+    changed: Instant,
+    planned: Wanted,
+    is_held_back: bool,
+}
+
+impl PlannedServices {
+    /// What a Service is planned as.
+    pub(super) fn wanted(&self, key: &ServiceKey, held: &Held) -> Wanted {
+        match self.recent.get(key).filter(|it| it.is_held_back) {
+            Some(recent) => recent.planned.clone(),
+            None => held.wanted(key),
+        }
+    }
+
+    /// Since when any has been held back.
+    pub(super) fn since(&self, now: Instant) -> Option<Instant> {
+        let (since, last) = self.restless?;
+        (!self.line.is_empty() || now < last + AGAIN).then_some(since)
+    }
+
+    /// Whether that has begun, and was not asked since.
+    pub(super) fn take_news(&mut self) -> bool {
+        std::mem::take(&mut self.news)
+    }
+
+    /// When [`PlannedServices::pass`] is to be called.
+    pub(super) fn due(&self, repetitions: Repetitions, now: Instant) -> Option<Instant> {
+        let turn = (!self.line.is_empty()).then(|| self.free(repetitions, now).unwrap_or(now));
+        [turn, self.prune].into_iter().flatten().min()
+    }
+
+    /// Takes in that a Service was told of. Returns whether it is to be planned now.
+    pub(super) fn heard(
+        &mut self,
+        key: &ServiceKey,
+        held: &Held,
+        repetitions: Repetitions,
+        now: Instant,
+    ) -> bool {
+        let wanted = held.wanted(key);
+        if matches!(wanted, Wanted::Absent | Wanted::Unknown) {
+            // Nobody changed it: it is missed, and that has times of its own.
+            if self.recent.remove(key).is_some_and(|it| it.is_held_back) {
+                self.line.retain(|it| it != key);
+            }
+            return true;
+        }
+        let repeats = self.recent.get(key).is_some_and(|it| {
+            it.is_held_back || (it.planned != wanted && now < it.changed + AGAIN)
+        });
+        let may = !repeats || (self.line.is_empty() && self.free(repetitions, now).is_none());
+        let Some(recent) = self.recent.get_mut(key) else {
+            let recent = Recent {
+                changed: now,
+                planned: wanted,
+                is_held_back: false,
+            };
+            self.recent.insert(key.clone(), recent);
+            self.prune.get_or_insert(now + AGAIN);
+            return true;
+        };
+        recent.changed = now;
+        if may {
+            recent.planned = wanted;
+            if repeats {
+                self.spend(repetitions, now);
+            }
+        } else if !recent.is_held_back {
+            recent.is_held_back = true;
+            let since = self.since(now);
+            self.news |= since.is_none();
+            self.restless = Some((since.unwrap_or(now), now));
+            self.line.push_back(key.clone());
+        }
+        may
+    }
+
+    /// Lets go whom there are repetitions for. Returns who is to be planned now.
+    pub(super) fn pass(
+        &mut self,
+        held: &Held,
+        repetitions: Repetitions,
+        now: Instant,
+    ) -> Vec<ServiceKey> {
+        let mut passed = Vec::new();
+        while self.free(repetitions, now).is_none()
+            && let Some(key) = self.line.pop_front()
+        {
+            if let Some(recent) = self.recent.get_mut(&key) {
+                recent.is_held_back = false;
+                recent.planned = held.wanted(&key);
+            }
+            self.spend(repetitions, now);
+            passed.push(key);
+        }
+        if self.prune.is_some_and(|at| at <= now) {
+            self.recent
+                .retain(|_, it| it.is_held_back || now < it.changed + AGAIN);
+            self.prune = (!self.recent.is_empty()).then(|| now + AGAIN);
+        }
+        passed
+    }
+
+    /// When there is a repetition again, where there is none now.
+    fn free(&self, repetitions: Repetitions, now: Instant) -> Option<Instant> {
+        let one = repetitions.one();
+        let free = (self.whole? + one).checked_sub(KEPT.max(one))?;
+        (free > now).then_some(free)
+    }
+
+    fn spend(&mut self, repetitions: Repetitions, now: Instant) {
+        let one = repetitions.one();
+        self.whole = Some(self.whole.map_or(now, |at| at.max(now)) + one);
+    }
+}
