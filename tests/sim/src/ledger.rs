@@ -322,7 +322,7 @@ impl Ledger {
         let may_withdraw = self.may_withdraw(t, cut);
         let keeps = self.regimes[usize::from(t)].keeps();
         let bounded = self.regimes[usize::from(t)].is_bounded();
-        let is_reserved = objects.is_some_and(Objects::is_reserved);
+        let rests = objects.is_none_or(Objects::rests);
         let life = self.life(t, k);
         if let Belief::Present { .. } = life.belief
             && may_withdraw
@@ -373,7 +373,7 @@ impl Ledger {
                 Belief::Deleted | Belief::Absent { .. }
                     if keeps && matches!(action.write, Write::Status { .. }) => {}
                 // What was kept of a former Tenant of that name is not missed.
-                Belief::Absent { .. } if is_reserved => {}
+                Belief::Absent { .. } if rests => {}
                 // There is nothing that anybody could miss.
                 Belief::Absent { .. } if of_service && cut => {}
                 Belief::Deleted | Belief::Absent { deleted: true, .. }

@@ -75,14 +75,14 @@ impl Objects {
         shapes.any(|shape| shape.annotations.contains_key(KEPT))
     }
 
-    /// Whether only its address is kept, for good.
-    pub(crate) fn is_reserved(&self) -> bool {
-        let status = self
-            .record
-            .as_ref()
-            .and_then(|it| it.object.status.as_ref());
-        let shape = status.and_then(|status| status.shape.as_ref());
-        self.slices.is_empty() && shape.is_some_and(|it| it.programmed.reason == "Reserved")
+    /// Whether nothing is served, and nothing is left but an address that is kept for good, if that.
+    pub(crate) fn rests(&self) -> bool {
+        let reserved = |record: &Stored<ObservedRecord>| {
+            let status = record.object.status.as_ref();
+            let shape = status.and_then(|status| status.shape.as_ref());
+            shape.is_some_and(|it| it.programmed.reason == "Reserved")
+        };
+        self.slices.is_empty() && self.record.as_ref().is_none_or(reserved)
     }
 
     /// How many ports count, where anything does: those of whichever has more.
