@@ -13,11 +13,9 @@ use berth_common::{
 use berth_hub::{
     objects::{Id, Kind},
     observe::{Object, Slot},
-    plan::{Now, Observed, Plan, REJECTION_STANDS, Rejection, Want, Write, plan},
-    policy::{Said, Verdict},
+    plan::{Plan, REJECTION_STANDS, Rejection, Want, Write},
     work::Done,
 };
-use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     bend::{bend, is_pinned},
@@ -25,7 +23,7 @@ use crate::{
     ledger::{FENCED, Violation, broken},
     management::{Reply, Report},
     mutation::Mutation,
-    wishes::{policy, want},
+    wishes::want,
     world::{Event, KINDS, World},
 };
 
@@ -292,72 +290,7 @@ impl World {
         Ok(())
     }
 
-    /// Puts a key into its tenant's line for a place, as the one does who hands out.
-    fn line_up(&mut self, id: &Id) -> Result<(), Violation> {
-        let brake_works = !self.is_released(id);
-        let Some(hub) = &self.hub else {
-            return Ok(());
-        };
-        let facts = hub.directory.get(&id.tenant);
-        if facts.is_some_and(|it| !it.deleting && it.places.is_bounded()) {
-            let want = want(hub, id, brake_works, self.mutation, self.now);
-            self.plan(id, &want)?;
-        }
-        Ok(())
-    }
-
-    /// Plans, within the tenant's quotas.
-    fn plan(&mut self, id: &Id, want: &Want) -> Result<(Observed, Plan), Violation> {
-        let quotas = self.quotas(&id.tenant).unwrap_or_default();
-        let Some(hub) = &self.hub else {
-            return Ok(Default::default());
-        };
-        let now = Now {
-            instant: self.now,
-            // Nothing is decided by it.
-            wall: Timestamp::UNIX_EPOCH,
-        };
-        let policy = policy(hub, id, self.mutation);
-        let mut observed = hub.cache.observed(id);
-        let there = observed.service.is_some() || observed.record.is_some();
-        let mut planned = plan(id, want, &observed, &policy, now);
-        let said: Said = hub.cache.ask(id, planned.ports, quotas, now.instant);
-        self.ledger
-            .asked(id, planned.ports, said.verdict, there, self.now)?;
-        if said.shortage().is_some() {
-            self.stats.effect(match said.verdict {
-                Verdict::Withdrawn(_) => "withdrawn",
-                _ => "no room in a quota",
-            });
-            observed.room = said.into();
-            planned = plan(id, want, &observed, &policy, now);
-            if self.mutation == Some(Mutation::LineForgotten) {
-                hub.cache.forget(id, now.instant);
-            }
-        }
-        let again = [planned.revisit, said.again].into_iter().flatten().min();
-        planned.revisit = again;
-        Ok((observed, planned))
-    }
-
-    /// Whom the ledger has called is planned, as the hub does it.
-    pub(crate) fn follow(&mut self) -> Result<(), Violation> {
-        let Some(hub) = &self.hub else {
-            return Ok(());
-        };
-        let calls = hub.cache.take_calls();
-        for id in &calls.release {
-            self.ledger.evicted(id)?;
-            hub.cache.release(id);
-            self.stats.effect("released for one who waits");
-        }
-        for id in calls.plan.iter().chain(&calls.release) {
-            hub.queue().add(id);
-        }
-        Ok(())
-    }
-
-    fn is_released(&self, id: &Id) -> bool {
+    pub(crate) fn is_released(&self, id: &Id) -> bool {
         self.tenants
             .iter()
             .position(|tenant| tenant.name == id.tenant)

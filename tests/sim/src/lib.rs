@@ -50,6 +50,7 @@ mod mutation;
 mod net;
 mod objects;
 mod op;
+mod places;
 mod quota;
 mod runner;
 mod saved;

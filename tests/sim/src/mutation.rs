@@ -63,8 +63,10 @@ pub enum Mutation {
     BackendsForgotten,
     /// After a restart one load balancer that is there is not counted against the quota.
     PlaceForgotten,
-    /// Who is refused for want of room loses its place in line.
+    /// Who is refused for want of room is not called when there is some.
     LineForgotten,
+    /// Who asks again goes to the end of the line.
+    TurnForgotten,
     /// What is beyond a quota is withdrawn, although the policy does not say so.
     EnforcedUnasked,
     /// A deleted Tenant's addresses go, although its policy is to keep them.
