@@ -385,7 +385,8 @@ impl Ledger {
                         }
                     )
                 });
-                if !plan.actions.is_empty() && !(only && marked && cut) {
+                let may = plan.actions.is_empty() || only && marked && cut;
+                if !may {
                     return bad(&format!("there is no Tenant, and {:?}", plan.actions));
                 }
             }

@@ -82,7 +82,7 @@ impl TenantObject {
         let meta = &mut tenant.metadata;
         meta.uid = Some(format!("tenant-{}", self.uid));
         meta.resource_version = Some(self.version.to_string());
-        meta.deletion_timestamp = self.deleting.then(|| Time(Timestamp::UNIX_EPOCH));
+        meta.deletion_timestamp = self.deleting.then_some(Time(Timestamp::UNIX_EPOCH));
         meta.finalizers = self.guarded.then(|| vec![FINALIZER.into()]);
         let confirmed = self
             .confirmed
