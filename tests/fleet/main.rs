@@ -2,6 +2,7 @@
 //! There is no Kubernetes behind the hub here: what many agents do to it before anything is planned is the matter.
 
 mod hub;
+mod renewals;
 
 use std::time::Duration;
 

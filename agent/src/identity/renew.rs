@@ -7,7 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use berth_common::tls::{ClientTls, Reload, TlsError, format_time, in_words, renewal};
+use berth_common::tls::{ClientTls, Reload, TlsError, format_time, in_words};
 use berth_wire::v1::{self, renewal_client::RenewalClient};
 use tokio::time::timeout;
 use tonic::Status;
@@ -16,6 +16,7 @@ use tracing::{debug, info, warn};
 use super::{
     held::{Given, Held, State},
     join::{Joiner, given},
+    pace::{Pace, Step},
     vault::{Stored, VaultError},
 };
 use crate::{
@@ -28,8 +29,6 @@ use crate::{
 
 /// A clock that was set, and a certificate that somebody else has renewed, are noticed within this time.
 const LOOK: Duration = Duration::from_secs(60);
-/// The hub cannot have a renewal put off for longer.
-const MOST_SPREAD: Duration = Duration::from_secs(3_600);
 /// For the hub's answer.
 const ANSWER: Duration = Duration::from_secs(15);
 
@@ -61,9 +60,7 @@ pub struct Renewer {
     live: Live,
     events: Arc<Events>,
     metrics: AgentMetrics,
-    failures: u32,
-    /// How often the hub has asked for a renewal, and when the one that it has asked for last is due.
-    asked: (u64, Option<SystemTime>),
+    pace: Pace,
 }
 
 impl Renewer {
@@ -85,8 +82,7 @@ impl Renewer {
             live,
             events,
             metrics,
-            failures: 0,
-            asked: (0, None),
+            pace: Pace::default(),
         }
     }
 
@@ -105,26 +101,24 @@ impl Renewer {
                 self.catch_up().await;
             }
             let leaf = self.tls.current().leaf.clone();
-            let due = renewal::due(&leaf).min(self.asked.1.unwrap_or(leaf.not_after));
-            let until = due.duration_since(now).unwrap_or_default();
-            if !until.is_zero() {
-                tokio::select! {
-                    () = tokio::time::sleep(until.min(LOOK)) => {}
-                    () = self.live.asked_again(self.asked.0) => {}
+            match self.pace.step(&leaf, now) {
+                Step::Over => continue,
+                Step::Wait(until) => {
+                    tokio::select! {
+                        () = tokio::time::sleep(until.min(LOOK)) => {}
+                        () = self.live.asked_again(self.pace.asked()) => {}
+                    }
+                    continue;
                 }
-                continue;
+                Step::Renew => {}
             }
             match self.renew().await {
-                Ok(()) => {
-                    self.asked.1 = None;
-                    self.renewed();
-                }
+                Ok(()) => self.renewed(),
                 Err(error) => {
                     let left = leaf.not_after.duration_since(now).unwrap_or_default();
-                    self.failed(&error, left, leaf.not_after);
-                    let wait = renewal::retry(self.failures, left, fastrand::f64());
-                    self.failures = self.failures.saturating_add(1);
-                    tokio::time::sleep(wait).await;
+                    let failed = self.pace.failed(left, fastrand::f64());
+                    self.failed(&error, left, leaf.not_after, failed.first);
+                    tokio::time::sleep(failed.wait).await;
                 }
             }
         }
@@ -133,9 +127,7 @@ impl Renewer {
     /// Takes in what the hub has asked for.
     fn hear(&mut self, now: SystemTime) {
         let (count, within) = self.live.asked();
-        if count > self.asked.0 {
-            let wait = within.min(MOST_SPREAD).mul_f64(fastrand::f64());
-            self.asked = (count, Some(now + wait));
+        if self.pace.heard(count, within, now, fastrand::f64()) {
             info!("the hub asks for the certificate to be renewed, for its authority changes");
         }
     }
@@ -161,7 +153,7 @@ impl Renewer {
         if let Some(stored) = self.joiner.vault().read().await? {
             let newer = self.adopt(&stored.held)?;
             self.stored = stored;
-            if newer && self.asked.1.is_none() {
+            if newer && !self.pace.is_asked() {
                 return Ok(());
             }
         }
@@ -228,20 +220,20 @@ impl Renewer {
     }
 
     fn renewed(&mut self) {
+        let after_trouble = self.pace.renewed();
         let leaf = &self.tls.current().leaf;
         info!(serial = %leaf.serial, not_after = %format_time(leaf.not_after), "the certificate is renewed");
         self.metrics.renewed("ok");
-        if self.failures > 0 {
+        if after_trouble {
             let note = format!(
                 "renewed after trouble; good until {}",
                 format_time(leaf.not_after)
             );
             self.tell(Notice::normal("CertificateRenewed", note));
         }
-        self.failures = 0;
     }
 
-    fn failed(&self, error: &RenewError, left: Duration, end: SystemTime) {
+    fn failed(&self, error: &RenewError, left: Duration, end: SystemTime, first: bool) {
         self.metrics.renewed("failed");
         let text = format!(
             "the certificate is not renewed: {error}; the one in use is good for {} more, until {}",
@@ -249,7 +241,7 @@ impl Renewer {
             format_time(end)
         );
         warn!("{text}");
-        if self.failures == 0 {
+        if first {
             self.tell(Notice::warning("CertificateRenewalFailed", text));
         }
     }
@@ -273,7 +265,7 @@ impl Renewer {
             warn!("{error}");
         }
         self.stored = stored;
-        self.failures = 0;
+        self.pace.back();
     }
 
     fn tell(&self, notice: Notice) {

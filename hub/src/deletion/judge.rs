@@ -20,20 +20,20 @@ const MOST: usize = 20;
 
 /// A Tenant that is being deleted.
 #[derive(Clone, Debug)]
-pub(super) struct Leaver {
+pub struct Leaver {
     /// Which one of that name.
-    pub(super) uid: String,
+    pub uid: String,
     /// The operator has said that it is meant.
-    pub(super) confirmed: bool,
+    pub confirmed: bool,
     /// It was held before, maybe by an earlier process.
-    pub(super) held: bool,
+    pub held: bool,
     /// How many load balancers it has.
-    pub(super) load_balancers: usize,
+    pub load_balancers: usize,
 }
 
 /// What is to become of it now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// Nothing yet.
     Wait,
     /// Nothing, until the operator has said that it is meant: so many are deleted at once, of so many.
@@ -52,7 +52,7 @@ struct Seen {
 
 /// What is remembered between two looks.
 #[derive(Debug, Default)]
-pub(super) struct Judge {
+pub struct Judge {
     seen: BTreeMap<TenantName, Seen>,
     /// When those went whom nobody had confirmed.
     went: Vec<Instant>,
@@ -60,7 +60,7 @@ pub(super) struct Judge {
 
 impl Judge {
     /// Judges all who are being deleted. `others` is how many others have load balancers. Also says when to look again.
-    pub(super) fn judge(
+    pub fn judge(
         &mut self,
         leavers: &BTreeMap<TenantName, Leaver>,
         others: usize,

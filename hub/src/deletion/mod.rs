@@ -35,7 +35,7 @@ use crate::{
     work::Work,
 };
 
-use judge::{Judge, Leaver, Verdict};
+pub use judge::{Judge, Leaver, Verdict};
 use told::Teller;
 pub use told::{DELETING, Departures, HELD, OrphanedLoadBalancers};
 

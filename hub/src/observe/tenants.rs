@@ -357,7 +357,7 @@ impl Directory {
     }
 
     /// A tenant is new or different. Returns it if its Services are to be planned again.
-    pub(super) fn reported(&self, tenant: Tenant) -> Option<TenantName> {
+    pub fn reported(&self, tenant: Tenant) -> Option<TenantName> {
         let (name, facts) = TenantFacts::read(tenant, &self.management)?;
         let mut replan = true;
         let mut said = Vec::new();
@@ -386,7 +386,8 @@ impl Directory {
         replan.then_some(name)
     }
 
-    pub(super) fn reported_gone(&self, tenant: &Tenant) {
+    /// A tenant is gone.
+    pub fn reported_gone(&self, tenant: &Tenant) {
         let name = tenant.metadata.name.as_deref();
         let Some(name) = name.and_then(|name| TenantName::parse(name).ok()) else {
             return;
@@ -398,7 +399,7 @@ impl Directory {
     }
 
     /// A complete list. Returns the tenants whose Services are to be planned again.
-    pub(crate) fn listed(&self, tenants: Vec<Tenant>) -> Vec<TenantName> {
+    pub fn listed(&self, tenants: Vec<Tenant>) -> Vec<TenantName> {
         let names: HashSet<String> = tenants
             .iter()
             .filter_map(|tenant| tenant.metadata.name.clone())

@@ -263,14 +263,24 @@ fn fault(wish: &Wish<'_>, observed: &Observed, policy: &Policy, now: Now) -> Opt
     if let Err(refusal) = admit(wanted, policy, &known, &observed.taken) {
         return Some(refusal.into());
     }
-    if let Room::None(refusal) = &observed.room {
-        return Some(refusal.clone().into());
-    }
-    let rejection = standing_rejection(wish, observed, now)?;
+    let rejection = match &observed.room {
+        // Room would not help what the API server has rejected, and this is not said in turns.
+        Room::None(refusal) => match rejected(wish, observed) {
+            None => return Some(refusal.clone().into()),
+            rejected => rejected,
+        },
+        _ => standing_rejection(wish, observed, now),
+    }?;
     Some(Fault {
         field: rejection.field.clone(),
         why: rejection.why.clone(),
     })
+}
+
+/// What the API server rejected of this version when it was last tried.
+fn rejected<'a>(wish: &Wish<'_>, observed: &'a Observed) -> Option<&'a Rejection> {
+    let rejection = observed.rejection.as_deref()?;
+    (rejection.generation == wish.generation).then_some(rejection)
 }
 
 /// What the API server rejected of this version a little while ago.
@@ -279,8 +289,7 @@ fn standing_rejection<'a>(
     observed: &'a Observed,
     now: Now,
 ) -> Option<&'a Rejection> {
-    let rejection = observed.rejection.as_deref()?;
-    (rejection.generation == wish.generation && rejection.until > now.instant).then_some(rejection)
+    rejected(wish, observed).filter(|rejection| rejection.until > now.instant)
 }
 
 /// The version to plan for: the wanted one, or where that is refused the one on record. Where the endpoints are is always

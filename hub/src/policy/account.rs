@@ -177,7 +177,12 @@ impl Account {
             return;
         }
         self.change(key, |place| {
+            let went = place.seen.is_some() && seen.is_none();
             place.seen = seen;
+            if went && place.doubtful.is_none() {
+                // It was granted more of what it had; now it has nothing, and needs a place like everybody.
+                place.granted = None;
+            }
             if seen.is_some_and(|seen| place.granted.is_some_and(|ports| ports <= seen.ports)) {
                 place.granted = None;
                 place.doubtful = None;
@@ -381,12 +386,13 @@ impl Account {
         let Some(Wait { turn, ports }) = self.line.get(key).copied() else {
             return;
         };
+        let need = lack(self.places.get(key).unwrap_or(&Place::default()), ports);
+        // Who lacks nothing but ports needs no place.
         if self.limits.ports.is_some_and(|most| ports > most)
-            || self.limits.load_balancers == Some(0)
+            || self.limits.load_balancers == Some(0) && need.0 != Lack::Ports
         {
             return;
         }
-        let need = lack(self.places.get(key).unwrap_or(&Place::default()), ports);
         f(self, need, (turn, key.clone()));
     }
 

@@ -100,27 +100,34 @@ pub(crate) fn port(version: Version) -> u16 {
     }
 }
 
+/// How many ports a version has.
+pub(crate) fn ports(version: Version) -> usize {
+    match version {
+        Version::Good(n) => 1 + usize::from(n / 4),
+        Version::Refused | Version::Rejected => 1,
+        Version::Unreadable => 0,
+    }
+}
+
 /// A Service as the agent tells it.
 pub(crate) fn service_body(uid: u64, version: Version) -> Body {
-    let port = Port {
-        name: String::new(),
+    // All but the first differ from it by thousands.
+    let more = |port: u16, index: usize| port + 1_000 * u16::try_from(index).unwrap_or(0);
+    // Without any port it is what no cluster has, and the hub cannot read it.
+    let ports = (0..ports(version)).map(|index| Port {
+        name: format!("p{index}"),
         protocol: if version == Version::Refused {
             Protocol::Sctp
         } else {
             Protocol::Tcp
         },
-        port: self::port(version),
-        node_port: Some(node_port(version)),
+        port: more(port(version), index),
+        node_port: Some(more(node_port(version), index)),
         app_protocol: None,
-    };
+    });
     Body::Service(Service {
         uid: format!("u{uid}"),
-        // Without any port it is what no cluster has, and the hub cannot read it.
-        ports: if version == Version::Unreadable {
-            Vec::new()
-        } else {
-            vec![port]
-        },
+        ports: ports.collect(),
         families: vec![IpFamily::V4],
         require_dual_stack: false,
         affinity_seconds: None,

@@ -155,6 +155,11 @@ impl World {
                 self.release(t);
                 true
             }
+            Op::Quota { .. }
+            | Op::DeleteTenant { .. }
+            | Op::LoseTenant { .. }
+            | Op::CreateTenant { .. }
+            | Op::ConfirmDeletion { .. } => self.operate(op),
         }
     }
 
@@ -370,9 +375,7 @@ impl World {
         for id in impostors {
             self.stop_agent(id, false);
         }
-        if let Some(hub) = &self.hub {
-            hub.tenants.admit(self.admissions());
-        }
+        self.change_tenant(t, |_| true);
         // Whatever it has seen of it so far was not seen as the tenant's.
         let soon = self.now + Duration::from_millis(100);
         self.lose_source(t, soon);
@@ -467,6 +470,7 @@ impl World {
             return false;
         };
         let before = objects.claims();
+        self.ledger.regimes[usize::from(t)].excuse(k);
         self.management.vandalize(&id, slot(kind));
         let after = self.management.objects.get(&id);
         let safe = after.is_some_and(|objects| {

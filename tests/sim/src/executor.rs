@@ -13,10 +13,9 @@ use berth_common::{
 use berth_hub::{
     objects::{Id, Kind},
     observe::{Object, Slot},
-    plan::{Allocator, Now, Plan, Policy, REJECTION_STANDS, Rejection, Want, Write, brake, plan},
+    plan::{Plan, REJECTION_STANDS, Rejection, Want, Write},
     work::Done,
 };
-use k8s_openapi::jiff::Timestamp;
 
 use crate::{
     bend::{bend, is_pinned},
@@ -24,6 +23,7 @@ use crate::{
     ledger::{FENCED, Violation, broken},
     management::{Reply, Report},
     mutation::Mutation,
+    wishes::want,
     world::{Event, KINDS, World},
 };
 
@@ -31,6 +31,8 @@ use crate::{
 const CONCURRENCY: usize = 32;
 /// As in the executor.
 const MAX_ROUNDS: usize = 8;
+/// As in the executor: for so long something may come of a write whose reply was lost.
+const IN_DOUBT: Duration = Duration::from_secs(75);
 /// For how long the address of a deleted Service is kept.
 pub(crate) const RELEASE_AFTER: Duration = Duration::from_secs(10);
 
@@ -40,10 +42,10 @@ impl World {
             return;
         }
         self.epoch += 1;
-        let hub = Hub::new(self.epoch, self.admissions(), self.now);
-        self.hub = Some(hub);
+        self.hub = Some(Hub::new(self.epoch, self.now));
         self.newest.clear();
         self.ledger.hub_restarted();
+        self.list_tenants();
         self.note(|w| format!("hub {} starts", w.epoch));
         for kind in 0..KINDS.len() {
             let delay = Self::some(&mut self.api, 1, 40);
@@ -57,8 +59,7 @@ impl World {
         for (id, write) in self.take_writes() {
             if self.api.bool() && self.now >= self.api_down_until {
                 self.stats.effect("write of a dead hub landed");
-                self.management.write(&id, &write, self.now);
-                self.dirty = true;
+                self.write(&id, &write);
             }
         }
         // What nobody reads is not written either: the agents' ends find out by themselves.
@@ -175,6 +176,10 @@ impl World {
                 let due = hub.queue().due();
                 return Ok(due);
             };
+            self.line_up(&id)?;
+            let Some(hub) = &mut self.hub else {
+                return Ok(None);
+            };
             hub.runs.insert(
                 id.clone(),
                 Run {
@@ -230,17 +235,10 @@ impl World {
             | Want::TenantDeleted
             | Want::NoTenant => None,
         };
-        if generation.is_some() {
-            // As in the executor, but before the plan: one moment is as good as the other.
-            hub.cache.keep(&id);
-        }
-        let now = Now {
-            instant: self.now,
-            // Nothing is decided by it.
-            wall: Timestamp::UNIX_EPOCH,
+        let (observed, mut planned) = self.plan(&id, &want)?;
+        let Some(hub) = &mut self.hub else {
+            return Ok(());
         };
-        let observed = hub.cache.observed(&id);
-        let mut planned = plan(&id, &want, &observed, &policy(), now);
         if let Some(run) = hub.runs.get_mut(&id) {
             run.rounds += 1;
             run.generation = generation;
@@ -250,10 +248,14 @@ impl World {
         bend(&mut planned, &want, &observed, self.mutation);
         if planned.parked {
             hub.parking.park(&id, RELEASE_AFTER, self.now);
+            hub.cache.parked(&id);
         } else {
             hub.parking.leave(&id);
         }
         hub.parking.starves(&id, planned.starving);
+        if planned.ports.is_some() {
+            hub.cache.keep(&id);
+        }
         if planned.parked && planned.gone {
             self.stats.effect("gone while its address is parked");
         }
@@ -266,6 +268,7 @@ impl World {
         if matches!(want, Want::Absent { held: true, .. }) {
             self.stats.effect("deletion held by the brake");
         }
+        self.follow()?;
         self.note(|_| {
             let actions: Vec<_> = planned
                 .actions
@@ -292,7 +295,7 @@ impl World {
         Ok(())
     }
 
-    fn is_released(&self, id: &Id) -> bool {
+    pub(crate) fn is_released(&self, id: &Id) -> bool {
         self.tenants
             .iter()
             .position(|tenant| tenant.name == id.tenant)
@@ -335,7 +338,10 @@ impl World {
                 hub.cache.forget_rejection(&id);
             }
             hub.runs.remove(&id);
-            hub.queue().done(&id, Done::Settled(plan.revisit), self.now);
+            self.follow()?;
+            if let Some(hub) = &self.hub {
+                hub.queue().done(&id, Done::Settled(plan.revisit), self.now);
+            }
             return Ok(());
         }
         let planned = hub.runs.get(&id).and_then(|run| run.want.clone());
@@ -346,13 +352,14 @@ impl World {
             self.stats.effect("plan overtaken");
             return self.plan_round(id);
         }
+        let of_tenant = !matches!(wants, Want::TenantDeleted | Want::NoTenant);
         let told = match hub.tenants.wanted(&id.tenant, &id.key).0 {
             Wanted::Present(generation, _) | Wanted::Unreadable { generation, .. } => {
                 Some(generation)
             }
             Wanted::Deleted(_) | Wanted::Absent | Wanted::Unknown => None,
         };
-        if told != generation {
+        if told != generation && of_tenant {
             let what = format!("{id}: written for {generation:?}, and {told:?} was told since");
             return Err(broken(FENCED, what));
         }
@@ -376,15 +383,16 @@ impl World {
         write: &Write,
         generation: Option<Generation>,
     ) {
+        // Of a Service it may have come to be.
+        let failed = Reply::Failed(matches!(write, Write::Service { .. }));
         let reply = if self.now < self.api_down_until {
             self.stats.effect("write while the API was down");
-            Reply::Failed
+            failed
         } else if self.fail_writes > 0 {
             self.fail_writes -= 1;
-            Reply::Failed
+            failed
         } else {
-            let reply = self.management.write(&id, write, self.now);
-            self.dirty = true;
+            let reply = self.write(&id, write);
             self.stats.effect(match &reply {
                 Reply::Outdated(..) => "write to what was not there",
                 Reply::Rejected => "write rejected",
@@ -392,7 +400,7 @@ impl World {
             });
             if self.lose_replies > 0 {
                 self.lose_replies -= 1;
-                Reply::Failed
+                failed
             } else {
                 reply
             }
@@ -434,7 +442,13 @@ impl World {
                 ),
                 None => run.failed = true,
             },
-            Reply::Failed => run.failed = true,
+            Reply::Failed(in_doubt) => {
+                run.failed = true;
+                if in_doubt {
+                    cache.doubt(&id, now + IN_DOUBT);
+                    self.ledger.doubted(&id, now + IN_DOUBT);
+                }
+            }
         }
         if run.pending > 0 {
             return Ok(());
@@ -446,10 +460,25 @@ impl World {
             } else {
                 Done::Failed
             };
-            hub.queue().done(&id, done, now);
+            self.follow()?;
+            if let Some(hub) = &self.hub {
+                hub.queue().done(&id, done, now);
+            }
             return Ok(());
         }
         self.plan_round(id)
+    }
+
+    /// The management API takes a write, and the judge sees what came of it.
+    fn write(&mut self, id: &Id, write: &Write) -> Reply {
+        let before = self.management.places(&id.tenant);
+        let reply = self.management.write(id, write, self.now);
+        self.dirty = true;
+        let after = self.management.places(&id.tenant);
+        if let Err(violation) = self.ledger.wrote(id, before, after) {
+            self.broken.get_or_insert(violation);
+        }
+        reply
     }
 
     fn api_latency(&mut self) -> Duration {
@@ -459,69 +488,6 @@ impl World {
         } else {
             usual
         }
-    }
-}
-
-/// Where a deletion by absence is concerned the judge and the hub have the same operator.
-fn want(hub: &Hub, id: &Id, brake_works: bool, mutation: Option<Mutation>, now: Instant) -> Want {
-    let (wanted, nodes) = hub.tenants.wanted(&id.tenant, &id.key);
-    let long_ago = |at: Instant| at.checked_sub(berth_hub::plan::ABSENCE_GRACE).unwrap_or(at);
-    match wanted {
-        Wanted::Present(generation, service) => Want::Present {
-            generation,
-            service,
-            nodes,
-        },
-        Wanted::Unreadable {
-            generation,
-            refusal,
-            last,
-        } => Want::Unreadable {
-            generation,
-            refusal,
-            last,
-            nodes,
-        },
-        Wanted::Deleted(_) => {
-            if mutation == Some(Mutation::DeletedTooEarly) {
-                hub.tenants.gone(&id.tenant, &id.key);
-            }
-            Want::Deleted
-        }
-        Wanted::Absent if mutation == Some(Mutation::AbsenceIsDeletion) => Want::Deleted,
-        Wanted::Absent if hub.cache.rests(id) => Want::Deleted,
-        Wanted::Absent => {
-            let Some(since) = hub.tenants.miss(&id.tenant, &id.key, now) else {
-                return Want::Unknown;
-            };
-            let (absent, total) = hub.tenants.missed(&id.tenant);
-            Want::Absent {
-                since: if mutation == Some(Mutation::NoGrace) {
-                    long_ago(since)
-                } else {
-                    since
-                },
-                held: brake(absent, total) && brake_works && mutation != Some(Mutation::NoBrake),
-            }
-        }
-        Wanted::Unknown if mutation == Some(Mutation::UnknownIsAbsent) => Want::Absent {
-            since: long_ago(now),
-            held: false,
-        },
-        Wanted::Unknown => Want::Unknown,
-    }
-}
-
-fn policy() -> Policy {
-    Policy {
-        allocator: Allocator::MetalLb,
-        pool: None,
-        class: None,
-        requestable: Vec::new(),
-        annotations: Arc::default(),
-        release_after: RELEASE_AFTER,
-        retain: false,
-        nodes: Arc::default(),
     }
 }
 

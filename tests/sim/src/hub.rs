@@ -15,11 +15,13 @@ use berth_common::{
 use berth_hub::{
     execute::PER_TENANT,
     objects::Id,
-    observe::Cache,
+    observe::{Cache, Directory},
     plan::{Parking, Want},
-    tenants::{Admission, Marks, Tenants},
+    tenants::{Marks, Tenants},
     work::Queue,
 };
+
+use crate::departures::Keeper;
 
 /// What sessions touch becomes work, as in the hub's own wiring.
 struct Planning {
@@ -63,6 +65,12 @@ pub(crate) struct Hub {
     pub(crate) epoch: u32,
     pub(crate) tenants: Arc<Tenants>,
     pub(crate) cache: Arc<Cache>,
+    /// The Tenants, as this process has heard of them.
+    pub(crate) directory: Directory,
+    /// Who sees deleted ones off.
+    pub(crate) keeper: Keeper,
+    /// What the watch of Tenants brings comes in order: nothing before this time.
+    pub(crate) tenants_reported_until: Instant,
     queue: Arc<Mutex<Queue>>,
     pub(crate) parking: Parking,
     pub(crate) runs: BTreeMap<Id, Run>,
@@ -74,11 +82,7 @@ pub(crate) struct Hub {
 
 impl Hub {
     /// A process whose session numbers are above those of every one before.
-    pub(crate) fn new(
-        epoch: u32,
-        admissions: BTreeMap<TenantName, Admission>,
-        now: Instant,
-    ) -> Self {
+    pub(crate) fn new(epoch: u32, now: Instant) -> Self {
         let cache = Arc::new(Cache::default());
         let queue = Arc::new(Mutex::new(Queue::new(PER_TENANT)));
         let marks = Arc::new(Planning {
@@ -89,11 +93,13 @@ impl Hub {
         let tenants = Arc::new(
             Tenants::new(u64::from(epoch) << 20, Limits::default(), marks).with_snapshots(1),
         );
-        tenants.admit(admissions);
         Self {
             epoch,
             tenants,
             cache,
+            directory: Directory::default(),
+            keeper: Keeper::default(),
+            tenants_reported_until: now,
             queue,
             parking: Parking::default(),
             runs: BTreeMap::new(),
@@ -104,7 +110,7 @@ impl Hub {
 
     /// Whether agents are let in and plans are made.
     pub(crate) fn is_ready(&self) -> bool {
-        self.cache.is_synced()
+        self.cache.is_synced() && self.directory.is_synced()
     }
 
     pub(crate) fn queue(&self) -> MutexGuard<'_, Queue> {

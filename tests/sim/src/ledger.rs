@@ -24,6 +24,7 @@ use crate::{
     executor::RELEASE_AFTER,
     management::{Management, Objects, ips},
     op::KEYS,
+    quota::{Regime, WITHDRAWN},
 };
 
 /// How long something must be absent before it may go. The judge's own number: the planner's could be wrong.
@@ -103,6 +104,8 @@ type Generation2 = u64;
 pub(crate) struct Ledger {
     names: Vec<TenantName>,
     lives: Vec<Life>,
+    /// By tenant, what its Tenant object means.
+    pub(crate) regimes: Vec<Regime>,
     /// Whether the operator lets deletions go on.
     pub(crate) released: Vec<bool>,
 }
@@ -123,6 +126,7 @@ impl Ledger {
         };
         Self {
             lives: vec![life; names.len() * usize::from(KEYS)],
+            regimes: vec![Regime::default(); names.len()],
             released: vec![false; names.len()],
             names,
         }
@@ -132,7 +136,16 @@ impl Ledger {
         &mut self.lives[usize::from(t) * usize::from(KEYS) + usize::from(k)]
     }
 
-    fn number(&self, id: &Id) -> Option<(u8, u8)> {
+    pub(crate) fn name(&self, t: u8) -> TenantName {
+        self.names[usize::from(t)].clone()
+    }
+
+    /// The address that a tenant was told.
+    pub(crate) fn known(&self, t: u8, k: u8) -> Option<IpAddr> {
+        self.lives[usize::from(t) * usize::from(KEYS) + usize::from(k)].known
+    }
+
+    pub(crate) fn number(&self, id: &Id) -> Option<(u8, u8)> {
         let t = self.names.iter().position(|name| *name == id.tenant)?;
         Some((u8::try_from(t).ok()?, key_number(&id.key)?))
     }
@@ -167,12 +180,14 @@ impl Ledger {
             // Until it is settled the hub may act on what it saw before.
             life.robbed = true;
             life.known = None;
+            self.regimes[usize::from(t)].excuse(k);
         }
     }
 
     pub(crate) fn robbed(&mut self, id: &Id) {
         if let Some((t, k)) = self.number(id) {
             self.life(t, k).robbed = true;
+            self.regimes[usize::from(t)].excuse(k);
         }
     }
 
@@ -187,6 +202,19 @@ impl Ledger {
             life.parked_since = None;
             life.let_go = false;
         }
+        self.regimes.iter_mut().for_each(Regime::hub_restarted);
+    }
+
+    /// What the hub believed of a tenant is forgotten.
+    pub(crate) fn forgotten(&mut self, t: u8) {
+        for k in 0..KEYS {
+            self.life(t, k).belief = Belief::Unknown;
+        }
+    }
+
+    /// The hub lets go of an address for another that waits.
+    pub(crate) fn let_go(&mut self, t: u8, k: u8) {
+        self.life(t, k).let_go = true;
     }
 
     /// The hub took in a message of a session that was opened at `opened`: what does it believe now, and why?
@@ -280,10 +308,33 @@ impl Ledger {
         let Some((t, k)) = self.number(id) else {
             return Err(broken(OWNED, format!("{id} is nobody's")));
         };
+        if let Some(result) = self.departing(id, plan, management, now) {
+            let life = self.life(t, k);
+            life.parked_since = None;
+            if plan.actions.iter().any(|action| is_deletion(&action.write)) {
+                life.known = None;
+            }
+            return result;
+        }
         let held = self.brake_holds(t, management);
-        let life = self.life(t, k);
         let objects = management.objects.get(id);
         let cut = objects.is_none_or(Objects::is_cut);
+        let may_withdraw = self.may_withdraw(t, cut);
+        let keeps = self.regimes[usize::from(t)].keeps();
+        let bounded = self.regimes[usize::from(t)].is_bounded();
+        let rests = objects.is_none_or(Objects::rests);
+        let life = self.life(t, k);
+        if let Belief::Present { .. } = life.belief
+            && may_withdraw
+            && (plan.parked || plan.actions.iter().any(|it| is_deletion(&it.write)))
+        {
+            // It is taken away, or on its way.
+            life.known = None;
+            if plan.parked {
+                life.parked_since.get_or_insert(now);
+            }
+            return Ok(());
+        }
         if let Belief::Present { .. } = life.belief {
             life.parked_since = None;
             life.let_go = false;
@@ -298,13 +349,7 @@ impl Ledger {
             life.parked_since.get_or_insert(now);
         }
         for action in &plan.actions {
-            let deletes = matches!(
-                action.write,
-                Write::Delete {
-                    kind: Kind::Service | Kind::LoadBalancer,
-                    ..
-                }
-            );
+            let deletes = is_deletion(&action.write);
             let of_service = matches!(
                 action.write,
                 Write::Delete {
@@ -320,6 +365,15 @@ impl Ledger {
                         return Err(broken(PARKED, what));
                     }
                 }
+                Belief::Present { .. } if bounded => {
+                    let what = format!("{id}: {:?} because {:?}", action.write, action.reason);
+                    return Err(broken(WITHDRAWN, what));
+                }
+                // Its address is kept for good, and that is said.
+                Belief::Deleted | Belief::Absent { .. }
+                    if keeps && matches!(action.write, Write::Status { .. }) => {}
+                // What was kept of a former Tenant of that name is not missed.
+                Belief::Absent { .. } if rests => {}
                 // There is nothing that anybody could miss.
                 Belief::Absent { .. } if of_service && cut => {}
                 Belief::Deleted | Belief::Absent { deleted: true, .. }
@@ -347,8 +401,14 @@ impl Ledger {
         let Some((t, k)) = self.number(id) else {
             return Err(broken(OWNED, format!("{id} is nobody's")));
         };
+        let is_heard = self.is_heard(t);
         let life = self.life(t, k);
         let since = life.parked_since.map(|since| now - since);
+        if !is_heard {
+            // Nothing comes of it, before there is a Tenant again.
+            life.let_go = true;
+            return Ok(());
+        }
         // What somebody else took away meanwhile is nobody's loss.
         let lost = since.is_none() && !life.tampered;
         if lost || since.is_some_and(|since| since < KEPT) {
@@ -507,6 +567,17 @@ impl Ledger {
         }
         Ok(())
     }
+}
+
+/// Whether a load balancer goes by it, or what is left of one.
+fn is_deletion(write: &Write) -> bool {
+    matches!(
+        write,
+        Write::Delete {
+            kind: Kind::Service | Kind::LoadBalancer,
+            ..
+        }
+    )
 }
 
 /// Whether its address stands everywhere where it is kept.

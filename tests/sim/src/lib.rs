@@ -17,23 +17,30 @@
 //! - a management API that is slow, down, refuses, does what it then cannot say, with watches that lag or break, and people
 //!   who delete and change what is there (`ApiSlow`, `ApiDown`, `FailWrites`, `LoseReplies`, `WatchLag`, `WatchBreak`, `Vandal`,
 //!   `Drift`); an allocator that is away or forgets (`AllocatorDown`, `AllocatorAmnesia`);
+//! - an operator who sets quotas, widens and narrows them and has them enforced (`Quota`), deletes Tenants under either reclaim
+//!   policy, loses them, confirms, and makes others of the same name (`DeleteTenant`, `LoseTenant`, `ConfirmDeletion`,
+//!   `CreateTenant`);
 //! - after every step: no known address changes, none is shared, every object has an owner, a fenced session changes nothing,
-//!   nothing goes without its tenant's word or grace and brake, an answer speaks of the version that it names (`ledger`); and
-//!   when the faults stop, everything is as the tenants want within [`BOUND`], and then nothing is said or written, whatever
-//!   restarts (`settle`).
+//!   nothing goes without its tenant's word or grace and brake, an answer speaks of the version that it names (`ledger`); no
+//!   load balancer is written beyond a quota, also across a crash, who waits first is served first, and what is wanted is
+//!   withdrawn only where that is enforced; of a deleted Tenant goes what its policy lets go, not before it may, and of a
+//!   lost one nothing (`quota`); and when the faults stop, everything that there is room for is as the tenants want within
+//!   [`BOUND`], the rest is told why not, and then nothing is said or written, whatever restarts (`settle`).
 //!
-//! What it does not have is the executor itself, which is async: `executor` does the same rounds. Sockets, and the memory that
-//! a flood would take, are for tests of the real shells.
+//! What it does not have is the executor itself, and who sees deleted Tenants off, which are async: `executor` and `departures` do
+//! the same rounds. Sockets, and the memory that a flood would take, are for tests of the real shells.
 //!
 //! `regressions` has the schedules that once broke something; `tests/` runs those, the first ten thousand of a seed, and the
-//! bugs of `mutation`. The way through it: `op` (what can happen) → `world` (time and events) → `doings`, `comings`, `wires`, `executor` (what an event does)
-//! → `ledger` and `settle` (what must hold) → `runner` (one schedule, and smaller ones of one that fails), `sweep` (many), `saved`
-//! (as files). `mutation` has the bugs by which the simulator itself is tested.
+//! bugs of `mutation`. The way through it: `op` (what can happen) → `world` (time and events) → `doings`, `comings`, `tenants`,
+//! `wires`, `executor`, `departures` (what an event does) → `ledger`, `quota` and `settle` (what must hold) → `runner` (one
+//! schedule, and smaller ones of one that fails), `sweep` (many), `saved` (as files). `mutation` has the bugs by which the
+//! simulator itself is tested.
 
 mod agent;
 mod bend;
 mod cluster;
 mod comings;
+mod departures;
 mod doings;
 mod executor;
 mod hub;
@@ -41,13 +48,19 @@ mod ledger;
 mod management;
 mod mutation;
 mod net;
+mod objects;
 mod op;
+mod places;
+mod quota;
 mod runner;
 mod saved;
 mod settle;
 mod stats;
+mod status;
 mod sweep;
+mod tenants;
 mod wires;
+mod wishes;
 mod words;
 mod world;
 

@@ -8,26 +8,18 @@ use std::{
     time::Instant,
 };
 
-use berth_common::model::Ingress;
+use berth_common::{identity::TenantName, model::Ingress};
 use berth_hub::{
-    api::{LoadBalancer, LoadBalancerStatus},
     objects::{
-        Id, Kind,
-        backend_slice::{ObservedSlice, Place},
-        record::{
-            ACCEPTED, BACKENDS_HEALTHY, ConditionShape, ObservedRecord, PROGRAMMED, StatusShape,
-        },
-        service::ObservedService,
+        Id, Kind, backend_slice::ObservedSlice, record::ObservedRecord, service::ObservedService,
     },
     observe::{Object, Slot},
     plan::{Seen, Write},
 };
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::{Condition, Time},
-    jiff::Timestamp,
-};
 
-use crate::cluster::REJECTED_PORT;
+use crate::{cluster::REJECTED_PORT, status::told};
+
+pub(crate) use crate::objects::{Objects, ips};
 
 /// An object as it truly is.
 #[derive(Clone, Debug)]
@@ -52,89 +44,6 @@ impl<T: Clone> Stored<T> {
 
 fn uid_text(uid: u64) -> String {
     format!("uid-{uid}")
-}
-
-/// The objects of one load balancer.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Objects {
-    pub(crate) service: Option<Stored<ObservedService>>,
-    pub(crate) record: Option<Stored<ObservedRecord>>,
-    pub(crate) slices: BTreeMap<Place, Stored<ObservedSlice>>,
-}
-
-impl Objects {
-    fn is_empty(&self) -> bool {
-        self.service.is_none() && self.record.is_none() && self.slices.is_empty()
-    }
-
-    /// The addresses that stand anywhere as this load balancer's: given, pinned and on record.
-    pub(crate) fn claims(&self) -> BTreeSet<IpAddr> {
-        let mut claims: BTreeSet<IpAddr> = self.given().into_iter().collect();
-        claims.extend(self.pinned());
-        claims.extend(self.recorded());
-        claims
-    }
-
-    pub(crate) fn given(&self) -> Vec<IpAddr> {
-        self.service
-            .as_ref()
-            .map_or_else(Vec::new, |service| ips(&service.object.ingress))
-    }
-
-    pub(crate) fn pinned(&self) -> BTreeSet<IpAddr> {
-        self.service.as_ref().map_or_else(BTreeSet::new, |service| {
-            service.object.shape.steering.pin.clone()
-        })
-    }
-
-    pub(crate) fn recorded(&self) -> Vec<IpAddr> {
-        self.record
-            .as_ref()
-            .map_or_else(Vec::new, |record| ips(record.object.addresses()))
-    }
-}
-
-impl Objects {
-    /// Whether traffic has no way.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.record.is_none() && self.slices.is_empty()
-    }
-
-    /// The address that is all that is left.
-    pub(crate) fn parked(&self) -> Option<IpAddr> {
-        let service = self.service.as_ref().filter(|it| !it.deleting)?;
-        let given = ips(&service.object.ingress);
-        let pinned = self.pinned();
-        let alone = self.is_cut() && pinned.iter().all(|ip| given.contains(ip));
-        given.first().filter(|_| alone).copied()
-    }
-
-    /// The address that everybody who looks knows of: given, and pinned by one who knew that.
-    pub(crate) fn safe(&self) -> Option<IpAddr> {
-        let service = self.service.as_ref().filter(|it| !it.deleting)?;
-        let given = ips(&service.object.ingress);
-        given
-            .first()
-            .filter(|ip| self.pinned().contains(ip))
-            .copied()
-    }
-
-    /// The node port of the version on record.
-    pub(crate) fn recorded_port(&self) -> Option<u16> {
-        let record = self.record.as_ref()?;
-        record.object.spec.ports.first().map(|port| port.node_port)
-    }
-}
-
-/// The addresses without host names.
-pub(crate) fn ips(ingress: &[Ingress]) -> Vec<IpAddr> {
-    ingress
-        .iter()
-        .filter_map(|ingress| match ingress {
-            Ingress::Ip(ip) => Some(*ip),
-            Ingress::Hostname(_) => None,
-        })
-        .collect()
 }
 
 /// What a watch reports.
@@ -173,8 +82,8 @@ pub(crate) enum Reply {
     Outdated(Slot, String),
     /// The API server will not have it.
     Rejected,
-    /// It may work later.
-    Failed,
+    /// It may work later; or, where this says so, it may have been done.
+    Failed(bool),
 }
 
 /// The management cluster.
@@ -205,6 +114,18 @@ impl Management {
             next: 0,
             pool,
         }
+    }
+
+    /// Of two Services the newer is known: as many seconds as there were writes.
+    fn next_second(&self) -> i64 {
+        i64::try_from(self.next).unwrap_or(i64::MAX)
+    }
+
+    /// What a tenant has taken of its quotas: load balancers, and their ports.
+    pub(crate) fn places(&self, tenant: &TenantName) -> (usize, usize) {
+        let all = self.objects.iter().filter(|(id, _)| id.tenant == *tenant);
+        let ports = all.filter_map(|(_, objects)| objects.ports());
+        ports.fold((0, 0), |(count, sum), ports| (count + 1, sum + ports))
     }
 
     /// A complete list of one kind.
@@ -256,7 +177,7 @@ impl Management {
                     shape: shape.clone(),
                     sound: true,
                     foreign_fields: false,
-                    created: 0,
+                    created: self.next_second(),
                     ingress: Vec::new(),
                 };
                 self.put_service(id, uid.as_deref(), object, now)
@@ -266,7 +187,7 @@ impl Management {
                     shape: shape.clone(),
                     sound: true,
                     foreign_fields: false,
-                    created: 0,
+                    created: self.next_second(),
                     ingress: Vec::new(),
                 };
                 self.put_service(id, Some(uid), object, now)
@@ -306,7 +227,7 @@ impl Management {
                     return Reply::Outdated(Slot::Record, String::new());
                 };
                 let mut object = stored.object.clone();
-                object.status = status(id, &object, shape, *wall);
+                object.status = told(id, &object, shape, *wall);
                 self.put_record(id, Some(stored), object, now)
             }
             Write::Delete { kind, place, uid } => {
@@ -314,7 +235,7 @@ impl Management {
                     (Kind::Service, _) => Slot::Service,
                     (Kind::LoadBalancer, _) => Slot::Record,
                     (Kind::EndpointSlice, Some(place)) => Slot::Slice(*place),
-                    (Kind::EndpointSlice, None) => return Reply::Failed,
+                    (Kind::EndpointSlice, None) => return Reply::Failed(false),
                 };
                 self.delete(id, slot, uid, now)
             }
@@ -334,6 +255,7 @@ impl Management {
         }
         if let Some(before) = &stored {
             object.ingress.clone_from(&before.object.ingress);
+            object.created = before.object.created;
         }
         let stored = self.next_version(stored, object);
         let seen = stored.seen(now);
@@ -562,32 +484,4 @@ fn outdated<T>(uid: Option<&str>, stored: Option<&Stored<T>>, slot: Slot) -> Opt
     } else {
         Some(Reply::Outdated(slot, uid.to_owned()))
     }
-}
-
-/// A status, by way of the object that it stands in.
-fn status(
-    id: &Id,
-    record: &ObservedRecord,
-    shape: &StatusShape,
-    now: Timestamp,
-) -> Option<berth_hub::objects::record::ObservedStatus> {
-    let condition = |kind: &str, shape: &ConditionShape| Condition {
-        type_: kind.into(),
-        status: if shape.status { "True" } else { "False" }.into(),
-        reason: shape.reason.clone(),
-        message: shape.message.clone(),
-        last_transition_time: Time(now),
-        observed_generation: None,
-    };
-    let mut object = LoadBalancer::new("", record.spec.clone());
-    object.status = Some(LoadBalancerStatus {
-        addresses: shape.addresses.iter().map(ToString::to_string).collect(),
-        conditions: vec![
-            condition(ACCEPTED, &shape.accepted),
-            condition(PROGRAMMED, &shape.programmed),
-            condition(BACKENDS_HEALTHY, &shape.backends_healthy),
-        ],
-        observed_generation: shape.observed_generation,
-    });
-    ObservedRecord::from_object(id, &object).status
 }

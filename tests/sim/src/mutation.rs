@@ -61,6 +61,20 @@ pub enum Mutation {
     OvertakenPlan,
     /// Nodes that come and go change no backends.
     BackendsForgotten,
+    /// After a restart one load balancer that is there is not counted against the quota.
+    PlaceForgotten,
+    /// Who is refused for want of room is not called when there is some.
+    LineForgotten,
+    /// Who asks again goes to the end of the line.
+    TurnForgotten,
+    /// What is beyond a quota is withdrawn, although the policy does not say so.
+    EnforcedUnasked,
+    /// A deleted Tenant's addresses go, although its policy is to keep them.
+    RetainIgnored,
+    /// What a deleted Tenant has goes at once, and however many are deleted.
+    DeletedTenantRushed,
+    /// A Tenant that is not there is taken for one that was deleted.
+    OrphansDeleted,
 }
 
 impl Mutation {

@@ -195,6 +195,31 @@ pub enum Op {
     ReleaseHeld {
         t: u8,
     },
+    // The Tenant objects.
+    /// The operator sets the quotas, and whether what is beyond them is withdrawn.
+    Quota {
+        t: u8,
+        load_balancers: Option<u8>,
+        ports: Option<u8>,
+        enforce: bool,
+    },
+    /// The operator deletes the Tenant, under this reclaim policy.
+    DeleteTenant {
+        t: u8,
+        retain: bool,
+    },
+    /// The Tenant is gone, and the hub's finalizer was taken off it by hand before.
+    LoseTenant {
+        t: u8,
+    },
+    /// A Tenant of that name again, if there is none.
+    CreateTenant {
+        t: u8,
+    },
+    /// The operator says that a deletion is meant.
+    ConfirmDeletion {
+        t: u8,
+    },
 }
 
 impl Op {
@@ -245,11 +270,20 @@ impl Schedule {
                 let v = Version::Good(rng.u8(0..3));
                 schedule.ops.push((calm, Op::Apply { t, k, v }));
             }
+            // One is bounded in load balancers, another in ports.
+            if rng.bool() {
+                let op = quota(&mut rng, t);
+                let at = rng.usize(0..=schedule.ops.len());
+                schedule.ops.insert(at, (calm, op));
+            }
         }
         for _ in 0..rng.usize(4..36) {
             let after = delay(&mut rng);
             let op = draw(&mut rng, tenants);
             schedule.ops.push((after, op));
+            if let Op::DeleteTenant { t, .. } | Op::LoseTenant { t } = op {
+                departure(&mut rng, t, &mut schedule.ops);
+            }
             // What is just being said is the hardest to lose.
             if rng.u8(0..10) == 0 {
                 let t = rng.u8(0..tenants);
@@ -291,7 +325,15 @@ fn draw(rng: &mut Rng, tenants: u8) -> Op {
     let count = rng.u8(1..4);
     let way = if rng.bool() { Way::Up } else { Way::Down };
     let kind = [Kind::Service, Kind::Record, Kind::Slice][rng.usize(0..3)];
-    match rng.u8(0..100) {
+    match rng.u8(0..112) {
+        100..=105 => quota(rng, t),
+        106..=108 => Op::DeleteTenant {
+            t,
+            retain: rng.bool(),
+        },
+        109 => Op::LoseTenant { t },
+        110 => Op::CreateTenant { t },
+        111 => Op::ConfirmDeletion { t },
         0..=19 => Op::Apply {
             t,
             k,
@@ -342,6 +384,42 @@ fn draw(rng: &mut Rng, tenants: u8) -> Op {
     }
 }
 
+/// What the operator lets a tenant have: the first of load balancers, the others of ports, at times of both, or of none.
+fn quota(rng: &mut Rng, t: u8) -> Op {
+    let most = rng.u8(0..=KEYS);
+    let (both, none) = (rng.u8(0..6) == 0, rng.u8(0..6) == 0);
+    let some = |it: bool, most: u8| Some(most).filter(|_| (it || both) && !none);
+    Op::Quota {
+        t,
+        load_balancers: some(t == 0, most),
+        ports: some(t != 0, rng.u8(0..=2 * KEYS)),
+        enforce: rng.u8(0..3) == 0,
+    }
+}
+
+/// What may come while a Tenant leaves, or after it.
+fn departure(rng: &mut Rng, t: u8, ops: &mut Vec<(Duration, Op)>) {
+    let later = |rng: &mut Rng| Duration::from_millis(rng.u64(0..9_000));
+    for _ in 0..rng.u8(0..3) {
+        let op = match rng.u8(0..4) {
+            0 => Op::ConfirmDeletion { t },
+            1 => {
+                let k = rng.u8(0..KEYS);
+                speech(rng, t, k)
+            }
+            _ => Op::HubKill {
+                ms: rng.u32(1..3_000),
+            },
+        };
+        ops.push((later(rng), op));
+    }
+    if rng.bool() {
+        // Some find the former one still there.
+        let wait = later(rng) * 2;
+        ops.push((wait, Op::CreateTenant { t }));
+    }
+}
+
 /// Something of which the agent will speak at once.
 fn speech(rng: &mut Rng, t: u8, k: u8) -> Op {
     match rng.u8(0..4) {
@@ -363,6 +441,8 @@ fn version(rng: &mut Rng) -> Version {
         0 => Version::Refused,
         1 => Version::Unreadable,
         2 => Version::Rejected,
+        // Those from four on have more than one port.
+        3 | 4 => Version::Good(rng.u8(4..12)),
         _ => Version::Good(rng.u8(0..3)),
     }
 }

@@ -7,11 +7,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_common::{backoff::Cause, model::Outcome};
-use berth_hub::plan::brake;
+use berth_common::{
+    backoff::Cause,
+    model::{Body, Outcome},
+};
+use berth_hub::{plan::brake, policy::QUOTA_EXCEEDED};
 
 use crate::{
-    cluster::{node_address, node_port, port},
+    cluster::{node_address, service_body},
     ledger::{CONVERGES, NO_WRITES, Violation, broken},
     management::Objects,
     op::{KEYS, Version, Way},
@@ -64,6 +67,7 @@ impl World {
                 }
             }
             self.source_back(t);
+            self.confirm_deletion(t);
         }
         let arrivals = self.arrivals();
         for (number, conn) in &mut self.conns {
@@ -175,6 +179,19 @@ impl World {
         }
         for (t, tenant) in self.tenants.iter().enumerate() {
             let t = u8::try_from(t).unwrap_or(u8::MAX);
+            match tenant.object {
+                None => match self.ledger.lack_of_former(t, &self.management) {
+                    None => continue,
+                    lack => return lack,
+                },
+                Some(object) if object.deleting => {
+                    return Some(format!("{} is being deleted", tenant.name));
+                }
+                Some(object) if !object.guarded => {
+                    return Some(format!("{} has no finalizer", tenant.name));
+                }
+                Some(_) => {}
+            }
             let Some(agent) = self.agents.get(&tenant.agent) else {
                 return Some(format!("{} has no agent", tenant.name));
             };
@@ -191,6 +208,9 @@ impl World {
                 if let Some(lack) = self.lack_of(t, k) {
                     return Some(format!("{} s{k}: {lack}", tenant.name));
                 }
+            }
+            if let Some(lack) = self.lack_of_enforcement(t) {
+                return Some(format!("{}: {lack}", tenant.name));
             }
         }
         None
@@ -233,6 +253,14 @@ impl World {
                 service.view
             ));
         }
+        if let Outcome::Refused { why, .. } = &answer.outcome
+            && why.reason == QUOTA_EXCEEDED
+            && matches!(service.version, Version::Good(_) | Version::Rejected)
+        {
+            let lack = self.lack_of_room(t, k, service.version);
+            let last = objects.filter(|it| it.service.is_some() && !it.is_cut());
+            return lack.or_else(|| last.and_then(|it| self.lack_of_backends(t, it)));
+        }
         let Version::Good(_) = service.version else {
             return match &answer.outcome {
                 // What was accepted before goes on, unless somebody took its Service away.
@@ -267,25 +295,27 @@ impl World {
                 objects.recorded()
             ));
         }
-        if managed.deleting
-            || managed
-                .object
-                .shape
-                .ports
-                .keys()
-                .any(|(number, _)| *number != port(service.version))
-        {
+        let Body::Service(wanted) = service_body(service.uid, service.version) else {
+            return None;
+        };
+        let ports: BTreeSet<u16> = wanted.ports.iter().map(|port| port.port).collect();
+        let numbers = managed.object.shape.ports.keys().map(|(number, _)| *number);
+        if managed.deleting || numbers.collect::<BTreeSet<u16>>() != ports {
             return Some("its management Service is that of another version".into());
         }
-        if objects.recorded_port() != Some(node_port(service.version)) {
+        let targets: BTreeSet<u16> = wanted.ports.iter().filter_map(|it| it.node_port).collect();
+        if objects.recorded_ports() != targets {
             return Some("its record is that of another version".into());
         }
         self.lack_of_backends(t, objects)
     }
 
-    /// Whether the backends are the tenant's nodes, at the port of the version on record. What was never accepted has none.
+    /// Whether the backends are the tenant's nodes, at the ports of the version on record. What was never accepted has none.
     fn lack_of_backends(&self, t: u8, objects: &Objects) -> Option<String> {
-        let port = objects.recorded_port()?;
+        let recorded = objects.recorded_ports();
+        if recorded.is_empty() {
+            return None;
+        }
         let nodes = &self.tenants[usize::from(t)].cluster.nodes;
         let nodes: BTreeSet<IpAddr> = nodes.iter().map(|n| node_address(t, *n)).collect();
         let slices = || objects.slices.values().map(|slice| &slice.object.shape);
@@ -293,11 +323,12 @@ impl World {
             .flat_map(|slice| slice.addresses.iter().copied())
             .collect();
         let ports_right = slices().all(|slice| {
-            let mut ports = slice.ports.values();
-            ports.all(|(_, number)| *number == port)
+            let ports = slice.ports.values().map(|(_, number)| *number);
+            ports.collect::<BTreeSet<u16>>() == recorded
         });
-        (backends != nodes || !ports_right)
-            .then(|| format!("its backends are {backends:?} and should be {nodes:?}, at {port}"))
+        (backends != nodes || !ports_right).then(|| {
+            format!("its backends are {backends:?} and should be {nodes:?}, at {recorded:?}")
+        })
     }
 
     /// Whether the brake holds a tenant's deletions, by the hub's own count.

@@ -11,7 +11,6 @@ use berth_hub::{
     objects::{Id, Kind},
     observe::Object,
     plan::{Plan, Write},
-    tenants::Admission,
 };
 use berth_wire::v1;
 use fastrand::Rng;
@@ -19,6 +18,7 @@ use fastrand::Rng;
 use crate::{
     agent::{Agent, AgentId, ConnId},
     cluster::Cluster,
+    departures::Step,
     hub::Hub,
     ledger::{LIVENESS, Ledger, Violation, broken},
     management::{Management, Reply, Report},
@@ -27,6 +27,7 @@ use crate::{
     op::{KEYS, Op, Schedule, Way},
     runner::Case,
     stats::Stats,
+    tenants::TenantObject,
 };
 
 /// The kinds of managed object, in the order of the watches.
@@ -55,11 +56,16 @@ pub(crate) enum Event {
     Reply(u32, Id, Reply, Option<Generation>),
     Allocate(Id),
     Finalize(Id, u64),
+    TenantIs(u32, u8, Option<TenantObject>),
+    Admit(u32, u8, bool),
+    Departs(u32, u8, u64, Step),
 }
 
 /// A tenant.
 pub(crate) struct Tenant {
     pub(crate) name: TenantName,
+    /// The operator's word.
+    pub(crate) object: Option<TenantObject>,
     /// What is true.
     pub(crate) cluster: Cluster,
     /// Another cluster, and whether it answers in place of the true one.
@@ -85,8 +91,11 @@ pub(crate) struct World {
     sequence: u64,
     pub(crate) net: Rng,
     pub(crate) api: Rng,
+    pub(crate) operators: Rng,
     pub(crate) mutation: Option<Mutation>,
     pub(crate) tenants: Vec<Tenant>,
+    /// The newest version of any Tenant object.
+    pub(crate) tenant_version: u64,
     pub(crate) agents: BTreeMap<AgentId, Agent>,
     pub(crate) next_agent: AgentId,
     pub(crate) conns: BTreeMap<ConnId, Conn>,
@@ -111,6 +120,8 @@ pub(crate) struct World {
     pub(crate) drained: Option<(AgentId, Duration)>,
     /// Messages that carry more than a sign of life.
     pub(crate) words: u64,
+    /// What a write broke.
+    pub(crate) broken: Option<Violation>,
     /// Something that the invariants speak of has changed.
     pub(crate) dirty: bool,
     pub(crate) trace: Option<Vec<String>>,
@@ -130,6 +141,7 @@ impl World {
             let cluster = Cluster::new(format!("{name}-cluster"));
             Tenant {
                 name: name.clone(),
+                object: Some(TenantObject::new(0, 0)),
                 backup: cluster.clone(),
                 bound: cluster.uid.clone(),
                 other: Cluster::new(format!("{name}-other-1")),
@@ -151,6 +163,8 @@ impl World {
             sequence: 0,
             net: Rng::with_seed(schedule.seed ^ 1),
             api: Rng::with_seed(schedule.seed ^ 2),
+            operators: Rng::with_seed(schedule.seed ^ 4),
+            tenant_version: 0,
             mutation: case.mutation,
             agents: BTreeMap::new(),
             next_agent: 1,
@@ -171,6 +185,7 @@ impl World {
             seen_gone: Vec::new(),
             drained: None,
             words: 0,
+            broken: None,
             dirty: false,
             trace: None,
             tenants,
@@ -226,6 +241,9 @@ impl World {
                     | Event::Report(..)
                     | Event::Listed(..)
                     | Event::Allocate(_)
+                    | Event::TenantIs(..)
+                    | Event::Admit(..)
+                    | Event::Departs(..)
             )
         })
     }
@@ -305,6 +323,9 @@ impl World {
                 self.management.finalized(&id, uid);
                 self.dirty = true;
             }
+            Event::TenantIs(epoch, t, object) => self.tenant_is(epoch, t, object)?,
+            Event::Admit(epoch, t, replan) => self.admit(epoch, t, replan),
+            Event::Departs(epoch, t, version, step) => self.departs(epoch, t, version, step),
         }
         Ok(())
     }
@@ -319,6 +340,7 @@ impl World {
             // Before the executor, which plans for those that are let go.
             self.pump_parking()?,
             self.pump_executor()?,
+            self.pump_departures(),
         ] {
             next = [next, due].into_iter().flatten().min();
         }
@@ -336,25 +358,14 @@ impl World {
     }
 
     fn check(&mut self) -> Result<(), Violation> {
+        if let Some(violation) = self.broken.take() {
+            return Err(violation);
+        }
         if std::mem::take(&mut self.dirty) {
             self.stats.checks += 1;
             self.ledger.check(&self.management)?;
         }
         Ok(())
-    }
-
-    /// What the `Tenant` objects say.
-    pub(crate) fn admissions(&self) -> BTreeMap<TenantName, Admission> {
-        self.tenants
-            .iter()
-            .map(|tenant| {
-                let admission = Admission {
-                    cluster_uid: Some(tenant.bound.clone()),
-                    ..Admission::default()
-                };
-                (tenant.name.clone(), admission)
-            })
-            .collect()
     }
 
     /// Some time between the two.

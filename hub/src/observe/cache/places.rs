@@ -115,9 +115,11 @@ fn holding(observed: &Observed) -> Option<Holding> {
     let service = observed.service.as_ref().map(|seen| &seen.object);
     let record = observed.record.as_ref().map(|seen| &seen.object);
     let status = record.and_then(|record| record.status.as_ref()?.shape.as_ref());
-    let ports = service.map(|service| service.shape.ports.len());
+    // Whichever has more: somebody may have taken ports from the Service, and the hub puts back what is on record.
+    let of_service = service.map(|service| service.shape.ports.len());
+    let on_record = record.map(|record| record.spec.ports.len());
     Some(Holding {
-        ports: ports.or(record.map(|record| record.spec.ports.len()))?,
+        ports: of_service.max(on_record)?,
         since: service.map_or(0, |service| service.created),
         recorded: record.is_some(),
         reserved: record.is_some() && observed.rests(),

@@ -137,6 +137,33 @@ fn quota_who_leaves_the_line_is_not_called_and_a_change_keeps_its_turn() {
 }
 
 #[test]
+fn quota_who_lacks_ports_alone_is_called_whatever_the_quota_of_load_balancers() {
+    let mut desk = Desk::new(limits(2, 5, false));
+    desk.seen("a", 1, 1);
+    desk.seen("b", 4, 2);
+    desk.limit(limits(0, 5, false));
+    assert!(!desk.granted("a", 3) && !desk.granted("new", 1));
+    desk.gone("b");
+    assert_eq!(desk.news(), planned("a"));
+}
+
+#[test]
+fn quota_more_ports_that_were_granted_are_no_place_when_what_was_there_has_gone() {
+    let mut desk = Desk::new(limits(2, 9, false));
+    desk.seen("a", 1, 1);
+    desk.seen("b", 1, 2);
+    desk.limit(limits(1, 9, false));
+    assert!(desk.granted("b", 2), "it is there, and there are ports");
+    desk.gone("b");
+    assert!(
+        !desk.granted("b", 2),
+        "and now it would be the second again"
+    );
+    desk.gone("a");
+    assert_eq!(desk.news(), planned("b"));
+}
+
+#[test]
 fn quota_a_write_whose_end_is_unknown_keeps_its_place_until_it_would_have_been_seen() {
     let mut desk = Desk::new(limits(1, 100, false));
     desk.ask("a", 1);
