@@ -59,6 +59,12 @@ impl Limits {
     pub fn is_bounded(&self) -> bool {
         self.load_balancers.is_some() || self.ports.is_some()
     }
+
+    /// Whether so many load balancers with so many ports are within them.
+    pub(super) fn have_room_for(&self, load_balancers: usize, ports: usize) -> bool {
+        let within = |most: Option<usize>, taken: usize| most.is_none_or(|most| taken <= most);
+        within(self.load_balancers, load_balancers) && within(self.ports, ports)
+    }
 }
 
 impl Said {

@@ -71,7 +71,7 @@ impl Cache {
         self.ledger().usage(tenant)
     }
 
-    /// How many addresses of a tenant's nodes serve although its list does not have them any more.
+    /// How many addresses of a tenant's nodes serve although its list does not have them any more, or its quota no room.
     pub fn tolerated(&self, tenant: &TenantName) -> usize {
         self.read().claims.tolerated(tenant)
     }

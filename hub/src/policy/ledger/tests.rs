@@ -206,6 +206,28 @@ fn quota_a_parked_one_gives_way_to_who_waits_and_comes_back_as_long_as_nobody_do
 }
 
 #[test]
+fn quota_what_is_beyond_either_is_counted_as_what_enforcing_it_would_withdraw() {
+    let mut desk = Desk::new(limits(4, 10, false));
+    for (name, ports, since) in [("a", 4, 1), ("b", 1, 2), ("c", 3, 3), ("d", 2, 4)] {
+        assert!(desk.granted(name, ports));
+        desk.seen(name, ports, since);
+    }
+    let mut beyond = |most, ports| {
+        desk.limit(limits(most, ports, false));
+        desk.ledger.usage(&acme()).beyond
+    };
+    assert_eq!(beyond(4, 10), 0);
+    assert_eq!(beyond(4, 9), 1, "ports alone");
+    assert_eq!(beyond(4, 7), 2, "the newest first, however few it has");
+    assert_eq!(beyond(3, 10), 1, "load balancers alone");
+    assert_eq!(beyond(2, 7), 2, "not the sum of both");
+    assert_eq!(beyond(0, 0), 4);
+    desk.limit(limits(4, 7, true));
+    assert_eq!(desk.news().0, ["c", "d"]);
+    assert_eq!(desk.ledger.usage(&acme()).beyond, 0);
+}
+
+#[test]
 fn quota_parked_ones_beyond_a_lowered_quota_are_let_go_and_do_not_come_back() {
     let mut desk = Desk::new(limits(3, 100, false));
     for (name, since) in [("a", 1), ("b", 2), ("c", 3)] {
