@@ -114,8 +114,9 @@ impl Account {
             return;
         }
         self.change(key, |place| {
-            place.seen = seen;
-            if seen.is_some_and(|seen| place.granted.is_some_and(|ports| ports <= seen.ports)) {
+            let before = std::mem::replace(&mut place.seen, seen);
+            let news = seen.filter(|seen| before.is_none_or(|before| before.ports != seen.ports));
+            if news.is_some_and(|seen| place.granted.is_some_and(|ports| ports <= seen.ports)) {
                 place.granted = None;
                 place.doubtful = None;
             }
@@ -136,7 +137,7 @@ impl Account {
             (None, Some(place)) => place.granted.is_none(),
             (Some(_), None) => false,
             (Some(ports), Some(place)) => {
-                let seen = place.seen.is_some_and(|seen| seen.ports >= ports);
+                let seen = place.seen.is_some_and(|seen| seen.ports == ports);
                 seen && place.granted.is_none() && place.standing == Standing::Active
             }
         }
@@ -157,10 +158,7 @@ impl Account {
         if has && place.ports() >= ports {
             self.leave_line(key);
             let seen = place.seen.is_some_and(|seen| seen.ports >= ports);
-            // What was granted and is not asked for any more is given back, unless it may have come to be.
-            if place.doubtful.is_none() {
-                self.change(key, |place| place.granted = (!seen).then_some(ports));
-            }
+            self.change(key, |place| place.granted = place.grant_for(ports));
             self.settle();
             return Said {
                 again: place.doubtful.filter(|_| seen),
@@ -263,9 +261,7 @@ impl Account {
         self.change(key, |place| {
             place.standing = Standing::Active;
             place.told = false;
-            if place.seen.is_none_or(|seen| seen.ports < ports) {
-                place.granted = Some(ports);
-            }
+            place.granted = place.grant_for(ports);
         });
     }
 

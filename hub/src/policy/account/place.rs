@@ -55,6 +55,17 @@ impl Place {
         seen.max(self.granted.unwrap_or(0))
     }
 
+    /// What is granted where so many ports are asked for. That something is seen which has more is no reason to grant nothing: it may be
+    /// seen to have less than these in the next moment, for an earlier write of which nothing was heard. And what may have come to be
+    /// of such a one is not given back.
+    pub(super) fn grant_for(&self, ports: usize) -> Option<usize> {
+        let doubted = self.doubtful.and(self.granted);
+        match self.seen.is_some_and(|seen| seen.ports == ports) {
+            true => doubted,
+            false => Some(ports.max(doubted.unwrap_or(0))),
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.seen.is_none() && self.granted.is_none()
     }
