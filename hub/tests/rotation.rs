@@ -49,7 +49,7 @@ fn a_rotation_goes_on_from_wherever_its_command_was_ended() {
         "{said}"
     );
     let Ran { out, notes, .. } = status();
-    assert!(out.contains(&format!("step 1 of 3, since")), "{out}");
+    assert!(out.contains("step 1 of 3, since"), "{out}");
     assert!(
         out.contains("acme: is connected, and is asked to renew"),
         "{out}"
@@ -94,7 +94,7 @@ fn a_rotation_goes_on_from_wherever_its_command_was_ended() {
         "the new authority signs from now on",
     );
     let said = status().out;
-    assert!(said.contains(&format!("step 2 of 3, since")), "{said}");
+    assert!(said.contains("step 2 of 3, since"), "{said}");
     assert!(said.contains(&format!("{old} is still trusted")), "{said}");
     assert_eq!(operator.signer(), new);
     let key = made.iter().find(|(name, _)| name == "ca.key").unwrap();

@@ -144,9 +144,10 @@ impl Operator {
     fn kubeconfig(&self, line: &str) -> String {
         let needs = line.starts_with("ca status") || line.starts_with("ca rotate");
         let path = self.path("kubeconfig").display().to_string();
-        needs
-            .then(|| format!(" --kubeconfig {path}"))
-            .unwrap_or_default()
+        match needs {
+            true => format!(" --kubeconfig {path}"),
+            false => String::new(),
+        }
     }
 
     fn command(&self, line: &str) -> Command {
