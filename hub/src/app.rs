@@ -508,6 +508,8 @@ impl Desires for Wishes {
             }
             // Until that is decided, everything stays as it is.
             Some(facts) if facts.deleting => return Want::Unknown,
+            // What is held is what the former one of that name wanted.
+            Some(facts) if !self.tenants.is_admitted(tenant, &facts.uid) => return Want::Unknown,
             Some(_) => {}
         }
         let (wanted, nodes) = self.tenants.wanted(tenant, key);

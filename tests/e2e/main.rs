@@ -7,6 +7,7 @@ mod certificates;
 mod commands;
 mod departures;
 mod doctor;
+mod enforce;
 mod families;
 mod grpcurl;
 mod health;

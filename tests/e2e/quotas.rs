@@ -17,7 +17,7 @@ use crate::support::{
 };
 
 /// Changes the spec of a Tenant.
-async fn set(lab: &Lab, tenant: &str, spec: &Value) -> Result<()> {
+pub(crate) async fn set(lab: &Lab, tenant: &str, spec: &Value) -> Result<()> {
     let object = ["tenant", tenant];
     patch(
         lab.management(),

@@ -401,7 +401,7 @@ async fn a_mistake_in_a_token_command_is_one_line_that_says_what_to_do() -> Resu
                 "--ca-secret=default/none",
             ],
             1,
-            "make one with `berth-hub ca init`",
+            "make one with `berth-hub ca init --secret default/none`",
         ),
     ] {
         let output = ground.operator(arguments)?;

@@ -14,6 +14,7 @@ mod hostile;
 mod join;
 mod leash;
 mod renewal;
+mod replicas;
 mod rotation;
 
 use std::time::Duration;

@@ -141,7 +141,9 @@ impl Desired {
             return Vec::new();
         };
         if let Some(word) = self.trouble {
-            let known = old.is_some_and(|old| !old.status && old.message == new.message);
+            // What stayed for a while goes for the same reason, and that is news.
+            let goes = self.ingress.is_empty() && !seen.status.ingress.is_empty();
+            let known = old.is_some_and(|old| !old.status && old.message == new.message) && !goes;
             let notice = (!known).then(|| Notice::warning(word, new.message.clone()));
             return notice.into_iter().collect();
         }

@@ -345,6 +345,22 @@ fn point_31_and_32_a_refusal_keeps_what_is_still_served_and_is_a_failed_update()
 }
 
 #[test]
+fn point_32_what_stayed_under_a_refusal_and_goes_for_the_same_reason_is_told_again_and_once() {
+    let mut case = Case::served();
+    let refused = |ingress: &[&str]| {
+        let field = "spec.ports".into();
+        let why = Reason::new("QuotaExceeded", "Ask for more.");
+        answer(Outcome::Refused { field, why }, ingress)
+    };
+    case.answer = refused(&["192.0.2.1"]);
+    assert_eq!(case.run(), ["UpdateLoadBalancerFailed"]);
+    case.answer = refused(&[]);
+    assert_eq!(case.run(), ["SyncLoadBalancerFailed"]);
+    assert!(case.ips().is_empty());
+    assert_eq!(case.plan(), None);
+}
+
+#[test]
 fn point_33_the_time_of_a_condition_changes_only_with_its_status() {
     let mut case = Case::served();
     let since = "2020-01-01T00:00:00Z".parse().unwrap();

@@ -23,12 +23,24 @@ pub enum CaError {
     },
     /// There is none.
     #[error(
-        "{place} holds no certificate authority ({missing} is missing); make one with `berth-hub ca init`"
+        "{place} holds no certificate authority ({missing}); make one with `berth-hub ca init {option}`"
     )]
     NotFound {
         /// The directory or Secret.
         place: String,
-        /// What is missing.
+        /// What is missing, as in `ca.crt and ca.key are missing`.
+        missing: String,
+        /// The option that names the place: `--dir DIR`.
+        option: String,
+    },
+    /// Part of one is there, which is not overwritten.
+    #[error(
+        "{place} holds no whole certificate authority ({missing}): bring that back from a copy, or make another authority in another place"
+    )]
+    Incomplete {
+        /// The directory or Secret.
+        place: String,
+        /// What is missing, as in `ca.key is missing`.
         missing: String,
     },
     /// A certificate would replace another one.

@@ -245,7 +245,7 @@ fn failures_are_one_line_with_what_to_do() {
         (
             "cert issue --tenant acme --ca-dir {}/none --out {}/x",
             1,
-            "make one with `berth-hub ca init`",
+            "make one with `berth-hub ca init --dir",
         ),
         (
             "cert issue --server --ca-dir {}/ca --out {}/x",

@@ -234,13 +234,7 @@ fn withdraw(
     policy: &Policy,
     now: Now,
 ) -> Plan {
-    let mut plan = unwanted::plan(
-        id,
-        observed,
-        policy,
-        now,
-        "policy does not allow it any more",
-    );
+    let mut plan = unwanted::withdrawn(id, &refusal, observed, policy, now);
     plan.gone = false;
     plan.withdrawn = (!observed.rests() && observed.room == Room::Enough)
         .then(|| (refusal.reason, refusal.message.clone()));

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use berth_common::identity::TenantName;
+use berth_common::{identity::TenantName, wire::Refusal};
 
 use super::{ABSENCE_GRACE, Now, Observed, Plan, Policy, RESERVED, Seen, Write, addresses, diff};
 use crate::objects::{
@@ -63,6 +63,46 @@ pub(super) fn plan(
     go(observed, policy, now, reason, said)
 }
 
+/// Its tenant wants it, and policy does not allow it any more: what is done is the same, and what is kept says why.
+pub(super) fn withdrawn(
+    id: &Id,
+    refusal: &Refusal,
+    observed: &Observed,
+    policy: &Policy,
+    now: Now,
+) -> Plan {
+    let why = format!("{}: {}", refusal.field, refusal.message);
+    let kept = "policy does not allow it any more, and the address is kept for it";
+    let said = Said {
+        programmed: message(&id.tenant, &name::object(id), &format!("{kept} ({why})")),
+        refused: Some((refusal.reason, why)),
+    };
+    go(
+        observed,
+        policy,
+        now,
+        "policy does not allow it any more",
+        said,
+    )
+}
+
+/// What the record of a reserved address says.
+struct Said {
+    programmed: String,
+    /// Why it is not accepted: the reason's word and sentence.
+    refused: Option<(&'static str, String)>,
+}
+
+impl From<String> for Said {
+    fn from(programmed: String) -> Self {
+        let refused = None;
+        Self {
+            programmed,
+            refused,
+        }
+    }
+}
+
 /// The Tenant is deleted.
 pub(super) fn departing(id: &Id, observed: &Observed, policy: &Policy, now: Now) -> Plan {
     let at_once = Policy {
@@ -113,13 +153,19 @@ fn is_marked(service: &Arc<Seen<ObservedService>>) -> bool {
     service.object.shape.annotations.contains_key(KEPT)
 }
 
-fn go(observed: &Observed, policy: &Policy, now: Now, reason: &'static str, said: String) -> Plan {
+fn go(
+    observed: &Observed,
+    policy: &Policy,
+    now: Now,
+    reason: &'static str,
+    said: impl Into<Said>,
+) -> Plan {
     let mut plan = Plan::default();
     for (place, slice) in &observed.slices {
         delete(&mut plan, reason, Kind::EndpointSlice, slice, Some(*place));
     }
     if let Some(record) = reserved(observed, policy) {
-        let status = status(record, policy, observed, said);
+        let status = status(record, policy, observed, said.into());
         diff::status(&mut plan, status, record, now);
         // Told as reserved, it is not missed when its deletion is forgotten.
         plan.gone = plan.actions.is_empty() && observed.slices.is_empty();
@@ -174,7 +220,7 @@ fn status(
     record: &ObservedRecord,
     policy: &Policy,
     observed: &Observed,
-    said: String,
+    said: Said,
 ) -> StatusShape {
     let known = addresses::known(None, policy, observed);
     let because = |message: String| ConditionShape {
@@ -188,12 +234,19 @@ fn status(
         } else {
             known
         },
-        accepted: ConditionShape {
-            status: true,
-            reason: "Accepted".into(),
-            message: String::new(),
+        accepted: match said.refused {
+            None => ConditionShape {
+                status: true,
+                reason: "Accepted".into(),
+                message: String::new(),
+            },
+            Some((reason, message)) => ConditionShape {
+                status: false,
+                reason: reason.into(),
+                message,
+            },
         },
-        programmed: because(said),
+        programmed: because(said.programmed),
         backends_healthy: because(String::new()),
         observed_generation: record.generation,
     }

@@ -8,6 +8,8 @@
 //! from. A parked Service (its tenant has deleted it, and only its address is kept) has its place until somebody waits: then the
 //! oldest are let go. Every step takes logarithmic time in the tenant's Services.
 
+mod place;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     time::Instant,
@@ -19,71 +21,7 @@ use super::{
     shortage::Shortage,
     terms::{Holding, Limits, News, Said, Usage, Verdict},
 };
-
-/// So many load balancers, with so many ports.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Sum {
-    count: usize,
-    ports: usize,
-}
-
-impl Sum {
-    fn add(&mut self, count: usize, ports: usize) {
-        self.count += count;
-        self.ports += ports;
-    }
-
-    fn take(&mut self, count: usize, ports: usize) {
-        self.count -= count;
-        self.ports -= ports;
-    }
-}
-
-/// How a place stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Standing {
-    /// Its Service is wanted, or on its way out.
-    #[default]
-    Active,
-    /// Only its address is kept, since this turn; or it is let go.
-    Parked { turn: u64, leaving: bool },
-    /// It is beyond a quota that is enforced.
-    Withdrawn,
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Place {
-    seen: Option<Holding>,
-    /// With so many ports it is being written.
-    granted: Option<usize>,
-    /// Whether that came to be is not known, and will be by then.
-    doubtful: Option<Instant>,
-    standing: Standing,
-    /// That it goes has been said.
-    told: bool,
-}
-
-impl Place {
-    fn ports(&self) -> usize {
-        let seen = self.seen.map_or(0, |seen| seen.ports);
-        seen.max(self.granted.unwrap_or(0))
-    }
-
-    fn is_empty(&self) -> bool {
-        self.seen.is_none() && self.granted.is_none()
-    }
-}
-
-/// What somebody in line lacks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Lack {
-    /// Ports, and else it is served.
-    Ports,
-    /// Its own place, which it left parked: it is there, but one too many.
-    Own,
-    /// A place.
-    Place,
-}
+use place::{Lack, Place, Standing, Sum, age, lack};
 
 #[derive(Clone, Copy, Debug)]
 struct Wait {
@@ -109,8 +47,10 @@ pub(super) struct Account {
     turns: u64,
     /// The parked ones that are not let go yet, the oldest first.
     kept: BTreeMap<u64, ServiceKey>,
-    /// The active ones that are there, the oldest first; only while quotas are enforced.
+    /// The active ones that are there, the oldest first; only while there are quotas.
     ages: BTreeSet<(i64, ServiceKey)>,
+    /// So many of the newest are beyond the quotas, and stay while these are not enforced.
+    over: usize,
     /// The withdrawn ones.
     beyond: BTreeSet<(i64, ServiceKey)>,
     line: BTreeMap<ServiceKey, Wait>,
@@ -136,13 +76,11 @@ impl Account {
     }
 
     pub(super) fn usage(&self) -> Usage {
-        let most = self.limits.load_balancers.unwrap_or(usize::MAX);
-        let over = self.taken(|sum| sum.count).saturating_sub(most);
         Usage {
             load_balancers: self.recorded.count,
             ports: self.recorded.ports,
             waiting: self.line.len(),
-            beyond: over.max(self.violating),
+            beyond: self.over.max(self.violating),
         }
     }
 
@@ -161,11 +99,10 @@ impl Account {
         let line: Vec<ServiceKey> = self.line.keys().cloned().collect();
         // What can never be met may be now, and the other way round.
         line.iter().for_each(|key| self.step_aside(key));
-        let enforced = std::mem::replace(&mut self.limits, limits).enforce;
+        let before = std::mem::replace(&mut self.limits, limits);
         line.iter().for_each(|key| self.step_up(key));
-        if enforced != limits.enforce {
-            self.ages.clear();
-            let places = self.places.iter().filter(|_| limits.enforce);
+        if before.is_bounded() != limits.is_bounded() {
+            let places = self.places.iter().filter(|_| limits.is_bounded());
             self.ages = places.filter_map(|(key, place)| age(key, place)).collect();
         }
         self.settle();
@@ -177,13 +114,17 @@ impl Account {
             return;
         }
         self.change(key, |place| {
-            let went = place.seen.is_some() && seen.is_none();
-            place.seen = seen;
-            if went && place.doubtful.is_none() {
-                // It was granted more of what it had; now it has nothing, and needs a place like everybody.
+            let before = std::mem::replace(&mut place.seen, seen);
+            let has_service = |seen: Option<Holding>| seen.is_some_and(|seen| seen.has_service);
+            if has_service(before) && !has_service(seen) && place.doubtful.is_none() {
+                // It was granted more of what it had. It has to ask anew, for nothing now or for its record alone.
                 place.granted = None;
             }
-            if seen.is_some_and(|seen| place.granted.is_some_and(|ports| ports <= seen.ports)) {
+            let news = seen.filter(|seen| {
+                seen.has_service
+                    && before.is_none_or(|it| !it.has_service || it.ports != seen.ports)
+            });
+            if news.is_some_and(|seen| place.granted.is_some_and(|ports| ports <= seen.ports)) {
                 place.granted = None;
                 place.doubtful = None;
             }
@@ -204,8 +145,9 @@ impl Account {
             (None, Some(place)) => place.granted.is_none(),
             (Some(_), None) => false,
             (Some(ports), Some(place)) => {
-                let seen = place.seen.is_some_and(|seen| seen.ports >= ports);
-                seen && place.granted.is_none() && place.standing == Standing::Active
+                place.is_seen_with(ports)
+                    && place.granted.is_none()
+                    && place.standing == Standing::Active
             }
         }
     }
@@ -225,10 +167,7 @@ impl Account {
         if has && place.ports() >= ports {
             self.leave_line(key);
             let seen = place.seen.is_some_and(|seen| seen.ports >= ports);
-            // What was granted and is not asked for any more is given back, unless it may have come to be.
-            if place.doubtful.is_none() {
-                self.change(key, |place| place.granted = (!seen).then_some(ports));
-            }
+            self.change(key, |place| place.granted = place.grant_for(ports));
             self.settle();
             return Said {
                 again: place.doubtful.filter(|_| seen),
@@ -331,9 +270,7 @@ impl Account {
         self.change(key, |place| {
             place.standing = Standing::Active;
             place.told = false;
-            if place.seen.is_none_or(|seen| seen.ports < ports) {
-                place.granted = Some(ports);
-            }
+            place.granted = place.grant_for(ports);
         });
     }
 
@@ -415,14 +352,30 @@ impl Account {
         self.restore();
         self.serve();
         self.evict();
+        self.over = self.beyond_quotas();
+    }
+
+    /// How many of the newest would have to go for the others to be within the quotas.
+    fn beyond_quotas(&self) -> usize {
+        let mut left = Sum::default();
+        left.add(self.taken(|sum| sum.count), self.taken(|sum| sum.ports));
+        let mut newest = self.ages.iter().rev();
+        let mut beyond = 0;
+        while !self.limits.have_room_for(left.count, left.ports)
+            && let Some((_, key)) = newest.next()
+        {
+            left.take(1, self.places.get(key).map_or(0, Place::ports));
+            beyond += 1;
+        }
+        beyond
     }
 
     /// The newest beyond a quota that is enforced.
     fn withdraw(&mut self) {
-        let beyond = |most: Option<usize>, taken: usize| most.is_some_and(|most| taken > most);
         while self.limits.enforce
-            && (beyond(self.limits.load_balancers, self.taken(|sum| sum.count))
-                || beyond(self.limits.ports, self.taken(|sum| sum.ports)))
+            && !self
+                .limits
+                .have_room_for(self.taken(|sum| sum.count), self.taken(|sum| sum.ports))
         {
             let Some((_, key)) = self.ages.last().cloned() else {
                 return;
@@ -436,9 +389,8 @@ impl Account {
     fn restore(&mut self) {
         while let Some((_, key)) = self.beyond.first().cloned() {
             let ports = self.places.get(&key).map_or(0, Place::ports);
-            let fits = |most: Option<usize>, count: usize| most.is_none_or(|most| count <= most);
-            let room = fits(self.limits.load_balancers, self.taken(|sum| sum.count) + 1)
-                && fits(self.limits.ports, self.taken(|sum| sum.ports) + ports);
+            let (count, all) = (self.taken(|sum| sum.count), self.taken(|sum| sum.ports));
+            let room = self.limits.have_room_for(count + 1, all + ports);
             if self.limits.enforce && !room {
                 return;
             }
@@ -543,7 +495,7 @@ impl Account {
         more(&mut self.violating, seen.violates);
         match place.standing {
             Standing::Active => {
-                if let Some(age) = age(key, place).filter(|_| self.limits.enforce) {
+                if let Some(age) = age(key, place).filter(|_| self.limits.is_bounded()) {
                     put(&mut self.ages, age, is_there);
                 }
             }
@@ -565,27 +517,11 @@ impl Account {
     }
 }
 
-/// By what it is known which of two is the newer.
-fn age(key: &ServiceKey, place: &Place) -> Option<(i64, ServiceKey)> {
-    let seen = place.seen.filter(|seen| !seen.reserved)?;
-    (place.standing == Standing::Active).then(|| (seen.since, key.clone()))
-}
-
 fn put<T: Ord>(set: &mut BTreeSet<T>, value: T, is_there: bool) {
     if is_there {
         set.insert(value);
     } else {
         set.remove(&value);
-    }
-}
-
-/// What a key lacks that wants so many ports.
-fn lack(place: &Place, ports: usize) -> (Lack, usize) {
-    let more = ports.saturating_sub(place.ports());
-    match place.standing {
-        _ if place.is_empty() => (Lack::Place, ports),
-        Standing::Active => (Lack::Ports, more),
-        Standing::Parked { .. } | Standing::Withdrawn => (Lack::Own, more),
     }
 }
 

@@ -55,7 +55,7 @@ struct Known {
     nodes: Arc<Nodes>,
     rules: Rules,
     barred: Arc<Barred>,
-    /// How many addresses serve although they are outside of the Tenant's list.
+    /// How many addresses serve although they are outside of the Tenant's list, or beyond its quota of nodes.
     tolerated: usize,
     stale: bool,
 }
@@ -84,19 +84,19 @@ impl Claims {
         let before = self.tenants.remove(tenant);
         let addresses: BTreeSet<IpAddr> = addresses(nodes).collect();
         let mut found = Barred::new();
-        let mut tolerated = 0;
+        let mut tolerated = BTreeSet::new();
         for ip in &addresses {
             let mut unfit = rules.judge(ip);
             // What serves already stays when the operator narrows its list, unless that is enforced.
             if unfit == Some(Unfit::Outside) && !rules.enforce && self.serves(tenant, ip) {
-                tolerated += 1;
+                tolerated.insert(*ip);
                 unfit = None;
             }
             if let Some(unfit) = unfit.or_else(|| self.taken(tenant, ip)) {
                 found.insert(*ip, unfit);
             }
         }
-        self.count(tenant, nodes, rules, &mut found);
+        self.count(tenant, nodes, rules, (&mut found, &mut tolerated));
         let mut barred = Barred::new();
         for ip in &addresses {
             match found.get(ip).copied() {
@@ -128,7 +128,7 @@ impl Claims {
             nodes: nodes.clone(),
             rules: rules.clone(),
             barred: barred.clone(),
-            tolerated,
+            tolerated: tolerated.len(),
             stale: false,
         };
         self.tenants.insert(tenant.clone(), known);
@@ -222,8 +222,15 @@ impl Claims {
     }
 
     /// Bars the addresses of the nodes beyond the quota. Those that receive traffic already come first, then the others by name:
-    /// so a restart, or a node that joins, takes nobody's place. A node of which nothing may receive traffic is not counted.
-    fn count(&self, tenant: &TenantName, nodes: &Nodes, rules: &NodeRules, barred: &mut Barred) {
+    /// so a restart, or a node that joins, takes nobody's place. A node of which nothing may receive traffic is not counted. One
+    /// that serves stays where the quota is not enforced, and is tolerated.
+    fn count(
+        &self,
+        tenant: &TenantName,
+        nodes: &Nodes,
+        rules: &NodeRules,
+        (barred, tolerated): (&mut Barred, &mut BTreeSet<IpAddr>),
+    ) {
         let Some(most) = rules.quotas.nodes else {
             return;
         };
@@ -234,15 +241,18 @@ impl Claims {
             .map(|(name, node)| (!node.addresses.iter().any(serves), name, node));
         let in_line: BTreeMap<_, _> = fit.map(|(new, name, node)| ((new, name), node)).collect();
         for ((new, _), node) in in_line.into_iter().skip(most) {
+            let addresses = node.addresses.iter();
             if new || rules.enforce {
-                for ip in &node.addresses {
+                for ip in addresses {
                     barred.entry(*ip).or_insert(Unfit::Quota(most));
                 }
+            } else {
+                tolerated.extend(addresses.filter(|ip| serves(ip) && !barred.contains_key(*ip)));
             }
         }
     }
 
-    /// How many addresses of a tenant's nodes serve although its list does not have them any more.
+    /// How many addresses of a tenant's nodes serve although its list does not have them any more, or its quota no room.
     pub fn tolerated(&self, tenant: &TenantName) -> usize {
         self.tenants.get(tenant).map_or(0, |known| known.tolerated)
     }
@@ -495,7 +505,9 @@ mod tests {
             [ip(A)],
             "nothing is withdrawn"
         );
+        assert_eq!(claims.tolerated(&acme), 1, "and that is reported");
         assert_eq!(beyond(&mut claims, 1, true), [ip(A), ip(C)]);
+        assert_eq!(claims.tolerated(&acme), 0);
         assert_eq!(judge(&mut claims, "other", &[A]), [], "nor is it claimed");
     }
 

@@ -22,6 +22,8 @@ pub struct Limits {
 pub struct Holding {
     /// Its ports.
     pub ports: usize,
+    /// Its Service is there, and not its record alone.
+    pub has_service: bool,
     /// When its Service was created, in seconds since 1970: by that the newest is known after a restart as well.
     pub since: i64,
     /// Its record is there: it serves, or its address is kept for good.
@@ -58,6 +60,12 @@ impl Limits {
     /// Whether there is any.
     pub fn is_bounded(&self) -> bool {
         self.load_balancers.is_some() || self.ports.is_some()
+    }
+
+    /// Whether so many load balancers with so many ports are within them.
+    pub(super) fn have_room_for(&self, load_balancers: usize, ports: usize) -> bool {
+        let within = |most: Option<usize>, taken: usize| most.is_none_or(|most| taken <= most);
+        within(self.load_balancers, load_balancers) && within(self.ports, ports)
     }
 }
 

@@ -25,7 +25,8 @@ const LONGEST: Duration = Duration::from_secs(5);
 pub(super) struct Found {
     /// What it uses.
     pub(super) usage: Usage,
-    /// How many addresses of its nodes serve although the Tenant's list does not have them any more. None: nobody knows yet.
+    /// How many addresses of its nodes serve although the Tenant's list does not have them any more, or its quota no room. None: nobody
+    /// knows yet.
     pub(super) tolerated: Option<usize>,
 }
 

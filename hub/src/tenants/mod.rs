@@ -159,7 +159,7 @@ impl Tenants {
                 true => Refused::Deleting(name.clone()),
                 false => Refused::Unknown(name.clone()),
             };
-            lock(state).end(Ending::Refused(why));
+            lock(state).retire(why);
             false
         });
         for (name, state) in read(&self.tenants).iter() {
@@ -188,7 +188,7 @@ impl Tenants {
         match over {
             Some(why) => {
                 if let Some(state) = write(&self.tenants).remove(name) {
-                    lock(&state).end(Ending::Refused(why));
+                    lock(&state).retire(why);
                 }
             }
             None => {
@@ -206,6 +206,12 @@ impl Tenants {
     /// Takes no session any more: agents that were told to leave would come back before the last has gone.
     pub fn leave(&self) {
         self.leaving.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the `Tenant` object of this UID is the one by which a tenant of this name is admitted.
+    pub fn is_admitted(&self, tenant: &TenantName, uid: &str) -> bool {
+        let admissions = read(&self.admissions);
+        admissions.get(tenant).is_some_and(|it| it.uid == uid)
     }
 
     /// Whether a tenant may have a session with that certificate at all.

@@ -64,6 +64,8 @@ pub(super) struct State {
     live: Option<Box<Live>>,
     /// The highest number of a session that was accepted.
     newest: u64,
+    /// Why nothing of it counts any more: its `Tenant` object is gone, and another of that name begins anew.
+    retired: Option<Refused>,
 }
 
 struct Live {
@@ -250,6 +252,12 @@ impl State {
             live.ending.get_or_insert(ending);
             live.wake.notify_one();
         }
+    }
+
+    /// Its `Tenant` object is gone.
+    pub(super) fn retire(&mut self, why: Refused) {
+        self.retired = Some(why.clone());
+        self.end(Ending::Refused(why));
     }
 
     pub(super) fn drain(&mut self, within: Duration, reason: &str) {
@@ -449,6 +457,10 @@ impl Seat {
         let greeting = taken
             .greeting
             .ok_or(ProtocolError::OutOfTurn("a message before Hello"))?;
+        // What a session told there would be told to nobody.
+        if let Some(why) = state.retired.clone() {
+            return Err(why.into());
+        }
         self.tenants.check(&self.tenant, &self.credential)?;
         let claims = self.tenants.accept(&self.tenant, &greeting, state)?;
         // Also when the newer session has gone again: a Hello may come late.

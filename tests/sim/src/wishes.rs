@@ -26,6 +26,8 @@ pub(crate) fn want(
         }
         // Until that is decided, everything stays as it is.
         Some(facts) if facts.deleting => return Want::Unknown,
+        // What is held is what the former one of that name wanted.
+        Some(facts) if !hub.tenants.is_admitted(&id.tenant, &facts.uid) => return Want::Unknown,
         Some(_) => {}
     }
     let (wanted, nodes) = hub.tenants.wanted(&id.tenant, &id.key);

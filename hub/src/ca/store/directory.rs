@@ -38,14 +38,30 @@ pub(super) fn create_authority(directory: &Path, kept: &Kept) -> Result<(), CaEr
 
 /// `ca.crt` has the authority that signs first, and then the others to trust.
 pub(super) fn read_authority(directory: &Path) -> Result<Kept, CaError> {
-    let missing = |name: &str| CaError::NotFound {
-        place: directory.display().to_string(),
-        missing: name.to_owned(),
+    let place = directory.display().to_string();
+    let (bundle, key) = match (read(directory, "ca.crt")?, read(directory, "ca.key")?) {
+        (Some(bundle), Some(key)) => (bundle, key),
+        (None, None) => {
+            let missing = match directory.is_dir() {
+                true => "ca.crt and ca.key are missing",
+                false => "there is no such directory",
+            };
+            let (missing, option) = (missing.into(), format!("--dir {place}"));
+            return Err(CaError::NotFound {
+                place,
+                missing,
+                option,
+            });
+        }
+        (bundle, _) => {
+            let missing = if bundle.is_none() { "ca.crt" } else { "ca.key" };
+            let missing = format!("{missing} is missing");
+            return Err(CaError::Incomplete { place, missing });
+        }
     };
-    let bundle = read(directory, "ca.crt")?.ok_or_else(|| missing("ca.crt"))?;
     let kept = Kept {
         certificate: kept::first(&bundle).map_or_else(|| bundle.clone(), |it| format!("{it}\n")),
-        key: read(directory, "ca.key")?.ok_or_else(|| missing("ca.key"))?,
+        key,
         bundle,
         next: read(directory, "next.crt")?.zip(read(directory, "next.key")?),
         previous: read(directory, "previous.crt")?,

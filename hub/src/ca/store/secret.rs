@@ -146,14 +146,11 @@ async fn get(client: &Client, secret: &SecretRef) -> Result<Secret, CaError> {
         .get_opt(&secret.name)
         .await
         .map_err(failed("read", secret))?
-        .ok_or_else(|| missing(secret, "the Secret itself"))
-}
-
-fn missing(secret: &SecretRef, missing: &str) -> CaError {
-    CaError::NotFound {
-        place: format!("the Secret {secret}"),
-        missing: missing.to_owned(),
-    }
+        .ok_or_else(|| CaError::NotFound {
+            place: format!("the Secret {secret}"),
+            missing: "there is no such Secret".into(),
+            option: format!("--secret {secret}"),
+        })
 }
 
 /// Some issuers leave a key there and empty.
@@ -164,7 +161,12 @@ fn text(object: &Secret, key: &str) -> Option<String> {
 }
 
 fn pem_set(object: &Secret, secret: &SecretRef) -> Result<PemSet, CaError> {
-    let text = |key: &str| text(object, key).ok_or_else(|| missing(secret, key));
+    let text = |key: &str| {
+        text(object, key).ok_or_else(|| CaError::Incomplete {
+            place: format!("the Secret {secret}"),
+            missing: format!("{key} is missing"),
+        })
+    };
 
     let certificate = text("tls.crt")?;
     Ok(PemSet {

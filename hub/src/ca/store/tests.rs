@@ -192,7 +192,7 @@ async fn a_directory_keeps_an_authority_and_never_overwrites_it() {
     assert!(matches!(error, CaError::AlreadyExists { .. }), "{error}");
     let error = place.authority(None).await.unwrap_err();
     assert!(
-        matches!(&error, CaError::NotFound { missing, .. } if missing == "ca.crt"),
+        matches!(&error, CaError::Incomplete { missing, .. } if missing == "ca.crt is missing"),
         "{error}"
     );
 }
@@ -319,12 +319,15 @@ async fn an_authority_is_read_from_a_secret() {
     let api = Api::answering([(200, kept), (200, keyless), failure(404, "NotFound")]);
     let read = api.place().authority(None).await.unwrap();
     assert_eq!(read.facts(), made.facts());
-    for absent in ["tls.key", "the Secret itself"] {
-        let error = api.place().authority(None).await.unwrap_err();
-        assert!(
-            matches!(&error, CaError::NotFound { missing, .. } if missing == absent),
-            "{error}"
-        );
+    for (said, advice) in [
+        ("tls.key is missing", "bring that back from a copy"),
+        (
+            "there is no such Secret",
+            "`berth-hub ca init --secret berth-system/ca`",
+        ),
+    ] {
+        let error = api.place().authority(None).await.unwrap_err().to_string();
+        assert!(error.contains(said) && error.contains(advice), "{error}");
     }
 }
 

@@ -19,7 +19,10 @@ use crate::{
         rotation::{Keys, Report, Shown, Step, Wishes, remaining, step},
         store::{Place, Version},
     },
-    cli::{CliError, Console, KubeArgs, tenant},
+    cli::{
+        CliError, Console, KubeArgs, tenant,
+        trail::{self, Trail},
+    },
 };
 
 /// Between two looks.
@@ -125,8 +128,8 @@ pub(super) async fn status(
     arguments: StatusArgs,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, CliError> {
-    let client = arguments.kube.client().await?;
     let place = of(arguments.place, &arguments.kube).await?;
+    let client = arguments.kube.client().await?;
     let look = Look::take(&place, &client).await?;
     let wishes = Wishes::default();
     let due = step(look.stage, look.keys, &look.reports, wishes, look.now);
@@ -147,8 +150,8 @@ pub(super) async fn run(
     arguments: RotateArgs,
     console: &mut Console<'_>,
 ) -> Result<ExitCode, CliError> {
-    let client = arguments.kube.client().await?;
     let place = of(arguments.place, &arguments.kube).await?;
+    let client = arguments.kube.client().await?;
     let text = place.to_string();
     let end = arguments
         .timeout
@@ -249,6 +252,9 @@ async fn act(
         Step::Wait(_) | Step::Done(_) => return Ok(()),
     };
     place.replace(&next, &look.version).await?;
+    console.now = now;
+    let detail = format!("{text}: {done}");
+    trail::write(console, &Trail::new("ca_rotate", &detail))?;
     writeln!(console.out, "{done}")?;
     console.out.flush()?;
     Ok(())
@@ -256,5 +262,9 @@ async fn act(
 
 async fn of(arguments: PlaceArgs, kube: &KubeArgs) -> Result<Place, CliError> {
     let (place, _) = place(arguments.dir, arguments.secret, kube, "ca").await?;
+    // What a directory lacks is said before anybody looks for a cluster.
+    if let Place::Directory(_) = place {
+        place.kept().await?;
+    }
     Ok(place)
 }

@@ -71,7 +71,7 @@ impl Cache {
         self.ledger().usage(tenant)
     }
 
-    /// How many addresses of a tenant's nodes serve although its list does not have them any more.
+    /// How many addresses of a tenant's nodes serve although its list does not have them any more, or its quota no room.
     pub fn tolerated(&self, tenant: &TenantName) -> usize {
         self.read().claims.tolerated(tenant)
     }
@@ -120,6 +120,7 @@ fn holding(observed: &Observed) -> Option<Holding> {
     let on_record = record.map(|record| record.spec.ports.len());
     Some(Holding {
         ports: of_service.max(on_record)?,
+        has_service: service.is_some(),
         since: service.map_or(0, |service| service.created),
         recorded: record.is_some(),
         reserved: record.is_some() && observed.rests(),

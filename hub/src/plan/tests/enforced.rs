@@ -90,6 +90,29 @@ fn policy_that_is_enforced_withdraws_and_parks_and_gives_the_address_back_when_i
 }
 
 #[test]
+fn policy_that_is_enforced_leaves_a_record_that_says_why_where_the_address_is_retained() {
+    let (mut model, want) = served();
+    model.policy.retain = true;
+    model.policy.nodes = range("30000-30999", true);
+    model.settle(&want);
+    let told = status(&model);
+    assert_eq!(
+        (told.accepted.status, told.accepted.reason.as_str()),
+        (false, "NodePortOutOfRange")
+    );
+    assert_eq!(told.programmed.reason, "Reserved");
+    for said in [&told.accepted.message, &told.programmed.message] {
+        assert!(said.contains("nodePortRange"), "{said}");
+    }
+    assert!(!told.programmed.message.contains("no such Service"));
+    assert_eq!(told.addresses, [ip("10.10.255.200")]);
+    model.policy.nodes = range("30000-31000", true);
+    model.settle(&want);
+    assert!(status(&model).accepted.status && status(&model).programmed.status);
+    assert_eq!(model.ingress(), [ip("10.10.255.200")]);
+}
+
+#[test]
 fn policy_that_is_enforced_leaves_the_last_version_that_fits() {
     let (mut model, _) = served();
     model.policy.nodes = range("31000-31000", true);

@@ -13,6 +13,7 @@ impl Account {
         for (key, place) in &self.places {
             assert!(!place.is_empty());
             recount.count(key, place, true);
+            recount.places.insert(key.clone(), place.clone());
         }
         assert_eq!(
             (
@@ -26,6 +27,7 @@ impl Account {
         assert_eq!(recount.kept, self.kept);
         assert_eq!(recount.ages, self.ages);
         assert_eq!(recount.beyond, self.beyond);
+        assert_eq!(recount.beyond_quotas(), self.over, "as the usage has it");
         assert_eq!(
             (recount.recorded, recount.reserved),
             (self.recorded, self.reserved)

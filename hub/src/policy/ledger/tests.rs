@@ -1,9 +1,8 @@
-//! The ledger against a management cluster of a few lines, which takes writes late or not at all, whose watch lags behind, and
-//! whose hub dies.
+//! Who gets a place in a tenant's quotas, who waits, and who has to go.
 
-use std::{collections::BTreeMap, time::Duration};
+mod world;
 
-use proptest::prelude::*;
+use std::time::Duration;
 
 use super::*;
 use crate::policy::{Shortage, Verdict};
@@ -65,6 +64,18 @@ impl Desk {
         let seen = Holding {
             ports,
             since,
+            has_service: true,
+            recorded: true,
+            ..Holding::default()
+        };
+        self.ledger.observe(&acme(), &key(name), Some(seen));
+        self.ledger.check();
+    }
+
+    /// Its record alone.
+    fn recorded(&mut self, name: &str, ports: usize) {
+        let seen = Holding {
+            ports,
             recorded: true,
             ..Holding::default()
         };
@@ -164,6 +175,22 @@ fn quota_more_ports_that_were_granted_are_no_place_when_what_was_there_has_gone(
 }
 
 #[test]
+fn quota_a_service_that_is_made_anew_keeps_its_place_though_its_record_goes_meanwhile() {
+    let mut desk = Desk::new(limits(1, 100, false));
+    desk.seen("a", 1, 1);
+    assert!(!desk.granted("b", 1));
+    // Somebody deletes both, and the end of the record is seen when its Service is on its way already.
+    desk.recorded("a", 1);
+    assert!(desk.granted("a", 1));
+    desk.gone("a");
+    assert_eq!(desk.news(), nobody(), "it is being written");
+    assert!(!desk.granted("b", 1));
+    desk.seen("a", 1, 2);
+    desk.gone("a");
+    assert_eq!(desk.news(), planned("b"));
+}
+
+#[test]
 fn quota_a_write_whose_end_is_unknown_keeps_its_place_until_it_would_have_been_seen() {
     let mut desk = Desk::new(limits(1, 100, false));
     desk.ask("a", 1);
@@ -233,6 +260,55 @@ fn quota_a_parked_one_gives_way_to_who_waits_and_comes_back_as_long_as_nobody_do
 }
 
 #[test]
+fn quota_fewer_ports_that_may_not_be_what_they_seem_are_not_given_to_others() {
+    let mut desk = Desk::new(limits(4, 5, false));
+    assert!(desk.granted("a", 3));
+    desk.seen("a", 3, 1);
+    // Written, and nothing was heard of it; then another version is written, and the first one is seen.
+    assert!(desk.granted("a", 1));
+    let until = desk.now + DOUBT;
+    desk.ledger.doubt(&acme(), &key("a"), until);
+    assert!(desk.granted("a", 2));
+    desk.seen("a", 1, 1);
+    assert!(!desk.granted("b", 4), "one of these is under way to a");
+    assert!(desk.granted("b", 3));
+    // The same of one that was parked.
+    desk.seen("a", 2, 1);
+    desk.ledger.park(&acme(), &key("a"));
+    assert!(desk.granted("a", 1));
+    desk.seen("b", 3, 2);
+    assert!(
+        !desk.granted("c", 2),
+        "what is there counts until it is seen to be less"
+    );
+    assert!(!desk.granted("d", 5));
+    desk.seen("a", 1, 1);
+    assert!(desk.granted("e", 1));
+}
+
+#[test]
+fn quota_what_is_beyond_either_is_counted_as_what_enforcing_it_would_withdraw() {
+    let mut desk = Desk::new(limits(4, 10, false));
+    for (name, ports, since) in [("a", 4, 1), ("b", 1, 2), ("c", 3, 3), ("d", 2, 4)] {
+        assert!(desk.granted(name, ports));
+        desk.seen(name, ports, since);
+    }
+    let mut beyond = |most, ports| {
+        desk.limit(limits(most, ports, false));
+        desk.ledger.usage(&acme()).beyond
+    };
+    assert_eq!(beyond(4, 10), 0);
+    assert_eq!(beyond(4, 9), 1, "ports alone");
+    assert_eq!(beyond(4, 7), 2, "the newest first, however few it has");
+    assert_eq!(beyond(3, 10), 1, "load balancers alone");
+    assert_eq!(beyond(2, 7), 2, "not the sum of both");
+    assert_eq!(beyond(0, 0), 4);
+    desk.limit(limits(4, 7, true));
+    assert_eq!(desk.news().0, ["c", "d"]);
+    assert_eq!(desk.ledger.usage(&acme()).beyond, 0);
+}
+
+#[test]
 fn quota_parked_ones_beyond_a_lowered_quota_are_let_go_and_do_not_come_back() {
     let mut desk = Desk::new(limits(3, 100, false));
     for (name, since) in [("a", 1), ("b", 2), ("c", 3)] {
@@ -285,6 +361,7 @@ fn quota_what_is_kept_for_good_counts_and_the_refusal_says_so() {
     let seen = Holding {
         ports: 1,
         since: 1,
+        has_service: true,
         recorded: true,
         reserved: true,
         ..Holding::default()
@@ -315,274 +392,4 @@ fn quota_an_older_version_of_the_tenant_unsays_nothing_and_nothing_is_kept_of_wh
     desk.need_not("a");
     desk.need_not("b");
     assert!(desk.ledger.accounts.is_empty());
-}
-
-/// The API server's truth of one key, and how far its watch is behind.
-#[derive(Clone, Copy, Debug, Default)]
-struct Truth {
-    ports: Option<usize>,
-    observed: Option<usize>,
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Wants(u8, usize),
-    Deletes(u8),
-    /// The oldest write under way lands, and is heard of or not.
-    Lands(usize, bool),
-    /// It does not, and that is known or not.
-    Fails(usize, bool),
-    /// The watch reports the present state of a key, perhaps once more.
-    Reports(u8),
-    Waits(u64),
-    Restarts,
-    Quota(usize, usize),
-}
-
-fn steps() -> impl Strategy<Value = Step> {
-    prop_oneof![
-        6 => (0_u8..12, 1_usize..4).prop_map(|(key, ports)| Step::Wants(key, ports)),
-        3 => (0_u8..12).prop_map(Step::Deletes),
-        6 => (any::<usize>(), any::<bool>()).prop_map(|(which, heard)| Step::Lands(which, heard)),
-        2 => (any::<usize>(), any::<bool>()).prop_map(|(which, known)| Step::Fails(which, known)),
-        4 => (0_u8..12).prop_map(Step::Reports),
-        1 => (0_u64..100).prop_map(Step::Waits),
-        1 => Just(Step::Restarts),
-        1 => (4_usize..8, 8_usize..14).prop_map(|(count, ports)| Step::Quota(count, ports)),
-    ]
-}
-
-/// With so many ports. A change names the object that was seen, and makes none where that is gone.
-#[derive(Clone, Copy, Debug)]
-enum Write {
-    Create(usize),
-    Change(usize),
-    Delete,
-}
-
-impl Write {
-    fn lands(self, truth: &mut Truth) {
-        match self {
-            Self::Create(ports) => truth.ports = Some(ports),
-            Self::Change(ports) => truth.ports = truth.ports.map(|_| ports),
-            Self::Delete => truth.ports = None,
-        }
-    }
-}
-
-/// A hub of a few lines around the ledger: it plans one key at a time, as the executor does.
-struct World {
-    desk: Desk,
-    truth: BTreeMap<u8, Truth>,
-    wants: BTreeMap<u8, usize>,
-    /// Writes under way, one of a key at most.
-    writing: Vec<(u8, Write)>,
-    released: BTreeSet<u8>,
-}
-
-fn name(key: u8) -> String {
-    format!("s{key:02}")
-}
-
-impl World {
-    /// Plans a key, and whomever the ledger calls for it.
-    fn plan(&mut self, key: u8) {
-        let mut todo = vec![key];
-        for round in 0.. {
-            assert!(round < 1_000, "it does not come to rest");
-            let Some(key) = todo.pop() else { return };
-            self.plan_one(key);
-            todo.extend(self.called());
-        }
-    }
-
-    fn plan_one(&mut self, key: u8) {
-        if self.writing.iter().any(|(other, _)| *other == key) {
-            return;
-        }
-        let observed = self.truth.entry(key).or_default().observed;
-        match self.wants.get(&key).copied() {
-            Some(ports) => match self.desk.ask(&name(key), ports) {
-                Verdict::Granted => {
-                    self.released.remove(&key);
-                    match observed {
-                        None => self.writing.push((key, Write::Create(ports))),
-                        Some(seen) if seen != ports => {
-                            self.writing.push((key, Write::Change(ports)));
-                        }
-                        Some(_) => {}
-                    }
-                }
-                Verdict::Withdrawn(_) => self.unwanted(key),
-                Verdict::Refused(_) => {}
-            },
-            None => {
-                self.desk.need_not(&name(key));
-                self.unwanted(key);
-            }
-        }
-    }
-
-    fn unwanted(&mut self, key: u8) {
-        if self.truth[&key].observed.is_none() {
-            return;
-        }
-        if self.released.contains(&key) {
-            self.writing.push((key, Write::Delete));
-        } else {
-            self.desk
-                .ledger
-                .park(&acme(), &super::tests::key(&name(key)));
-        }
-    }
-
-    /// Whom the ledger calls.
-    fn called(&mut self) -> Vec<u8> {
-        let number = |name: &String| name[1..].parse::<u8>().unwrap();
-        let (plan, release) = self.desk.news();
-        self.released.extend(release.iter().map(number));
-        plan.iter().chain(&release).map(number).collect()
-    }
-
-    fn report(&mut self, key: u8) {
-        let truth = self.truth.entry(key).or_default();
-        truth.observed = truth.ports;
-        match truth.ports {
-            Some(ports) => self.desk.seen(&name(key), ports, key.into()),
-            None => {
-                self.released.remove(&key);
-                self.desk.gone(&name(key));
-            }
-        }
-        let called = self.called();
-        called
-            .into_iter()
-            .chain([key])
-            .for_each(|key| self.plan(key));
-    }
-
-    fn step(&mut self, step: Step) {
-        match step {
-            Step::Wants(key, ports) => {
-                self.wants.insert(key, ports);
-                self.plan(key);
-            }
-            Step::Deletes(key) => {
-                self.wants.remove(&key);
-                self.plan(key);
-            }
-            Step::Lands(which, heard) if !self.writing.is_empty() => {
-                let (key, write) = self.writing.remove(which % self.writing.len());
-                write.lands(self.truth.entry(key).or_default());
-                if heard {
-                    self.report(key);
-                } else {
-                    self.doubt(key);
-                    self.plan(key);
-                }
-            }
-            Step::Fails(which, known) if !self.writing.is_empty() => {
-                let (key, _) = self.writing.remove(which % self.writing.len());
-                if !known {
-                    self.doubt(key);
-                }
-                self.plan(key);
-            }
-            Step::Lands(..) | Step::Fails(..) => {}
-            Step::Reports(key) => self.report(key),
-            Step::Waits(seconds) => {
-                // Whatever was in doubt is reported before its time is up.
-                (0..12).for_each(|key| self.report(key));
-                self.desk.now += Duration::from_secs(seconds);
-                (0..12).for_each(|key| self.plan(key));
-            }
-            Step::Restarts => {
-                for (key, write) in std::mem::take(&mut self.writing) {
-                    if key % 2 == 0 {
-                        write.lands(self.truth.entry(key).or_default());
-                    }
-                }
-                self.desk.ledger = Ledger::default();
-                self.released.clear();
-                // Everything is listed before anything is planned.
-                for (key, truth) in &mut self.truth {
-                    truth.observed = truth.ports;
-                    if let Some(ports) = truth.ports {
-                        self.desk.seen(&name(*key), ports, (*key).into());
-                    }
-                }
-                (0..12).for_each(|key| self.plan(key));
-            }
-            Step::Quota(count, ports) => {
-                // Never lower than what is there: what becomes of that is asked elsewhere.
-                let Limits {
-                    load_balancers,
-                    ports: most,
-                    ..
-                } = self.desk.limits.1;
-                let limits = limits(
-                    count.max(load_balancers.unwrap_or(0)),
-                    ports.max(most.unwrap_or(0)),
-                    false,
-                );
-                self.desk.limit(limits);
-                let called = self.called();
-                called.into_iter().for_each(|key| self.plan(key));
-            }
-        }
-    }
-
-    fn doubt(&mut self, key: u8) {
-        let until = self.desk.now + DOUBT;
-        let key = super::tests::key(&name(key));
-        self.desk.ledger.doubt(&acme(), &key, until);
-    }
-
-    fn taken(&self) -> (usize, usize) {
-        let there = self.truth.values().filter_map(|truth| truth.ports);
-        (there.clone().count(), there.sum())
-    }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
-
-    #[test]
-    fn quota_is_never_exceeded_and_no_place_is_lost(steps in prop::collection::vec(steps(), 0..150)) {
-        let mut world = World {
-            desk: Desk::new(limits(4, 8, false)),
-            truth: BTreeMap::new(),
-            wants: BTreeMap::new(),
-            writing: Vec::new(),
-            released: BTreeSet::new(),
-        };
-        for step in steps {
-            world.step(step.clone());
-            let (count, ports) = world.taken();
-            let Limits { load_balancers, ports: most, .. } = world.desk.limits.1;
-            prop_assert!(count <= load_balancers.unwrap() && ports <= most.unwrap(), "{count} with {ports} after {step:?}");
-        }
-        // It comes to rest.
-        for _ in 0..40 {
-            while !world.writing.is_empty() {
-                world.step(Step::Lands(0, true));
-            }
-            world.step(Step::Waits(80));
-        }
-        prop_assert!(world.writing.is_empty());
-        let served = |key: &u8| world.truth.get(key).is_some_and(|truth| truth.ports == world.wants.get(key).copied());
-        let (count, ports) = world.taken();
-        let Limits { load_balancers, ports: most, .. } = world.desk.limits.1;
-        let kept = world.truth.iter().filter(|(key, truth)| truth.ports.is_some() && !world.wants.contains_key(key));
-        let (waiting, parked) = (world.wants.keys().filter(|key| !served(key)).count(), kept.count());
-        for (key, wanted) in world.wants.iter().filter(|(key, _)| !served(key)) {
-            let has = world.truth[key].ports.unwrap_or(0);
-            let room = count < load_balancers.unwrap() || has > 0;
-            prop_assert!(
-                !room || ports + wanted - has > most.unwrap(),
-                "{key} wants {wanted}, has {has}, and there is room: {count} with {ports}"
-            );
-        }
-        prop_assert!(waiting == 0 || parked == 0, "{waiting} wait while {parked} are parked");
-    }
 }

@@ -170,3 +170,28 @@ fn another_tenant_of_the_same_name_begins_anew_and_the_formers_certificates_are_
     other.connected(now);
     talk(&mut other, &seat).unwrap();
 }
+
+#[test]
+fn a_hello_that_comes_when_its_tenant_was_made_anew_is_refused_and_told_to_nobody() {
+    let of = |uid: &str| Admission {
+        uid: uid.into(),
+        ..Admission::default()
+    };
+    let (tenants, _) = hub(&[("acme", of("first"))]);
+    let now = Instant::now();
+    let mut agent = agent("c");
+    let seat = tenants.open(&acme(), certificate(7), now).unwrap();
+    agent.connected(now);
+    tenants.admit_one(&acme(), None);
+    tenants.admit_one(&acme(), Some(of("second")));
+    assert!(tenants.is_admitted(&acme(), "second") && !tenants.is_admitted(&acme(), "first"));
+    let hello = agent.next_message(now).unwrap();
+    let refused = seat.receive(hello, now).map(drop);
+    assert!(
+        matches!(refused, Err(Rejected::Refused(Refused::Unknown(_)))),
+        "{refused:?}"
+    );
+    let seat = connect(&tenants, &mut agent);
+    talk(&mut agent, &seat).unwrap();
+    assert!(tenants.standings()[&acme()].connected);
+}
