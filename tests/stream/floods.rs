@@ -67,7 +67,11 @@ async fn hostile_41_a_service_changed_10_000_times_is_planned_and_answered_as_it
     }
     let taken_in = || hub.generation("acme", &key(0)) == Some(Generation(CHANGES.into()));
     eventually("the last value", SOON, taken_in).await;
-    assert_eq!(hub.planner.marks(), u64::from(CHANGES));
+    let marks = hub.planner.marks();
+    assert!(
+        marks < u64::from(CHANGES) / 10,
+        "{marks}: a Service that keeps changing is held back"
+    );
     assert_eq!(hub.planner.waiting(), 1);
     assert_eq!(hub.standing("acme").services, 1);
 

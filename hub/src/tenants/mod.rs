@@ -4,6 +4,7 @@
 
 mod admission;
 mod credential;
+mod heard;
 mod planned;
 mod seat;
 #[cfg(test)]
@@ -22,19 +23,19 @@ use std::{
 use berth_common::{
     annotations::Allowed,
     identity::{KeyId, TenantName},
-    model::{Answer, Generation, Service, ServiceKey},
+    model::{Answer, Service, ServiceKey},
     session::{
-        ProtocolError,
         greeting::Greeting,
-        held::{Held, Nodes, Wanted},
+        held::{Nodes, Wanted},
         hub::{Limits, TurnNews},
     },
 };
-use berth_wire::v1;
 
 use admission::may_be;
 pub use admission::{Admission, Refused};
 pub use credential::{Credential, Revocations, Revoked, Shown};
+use heard::mark_all;
+pub use heard::{Heard, Rejected};
 pub use planned::Repetitions;
 use planned::{Later, Planned};
 use seat::State;
@@ -554,76 +555,4 @@ fn read<T>(lock: &RwLock<T>) -> std::sync::RwLockReadGuard<'_, T> {
 
 fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Why a message of a session was not taken.
-#[derive(Debug, thiserror::Error)]
-pub enum Rejected {
-    /// A newer session took over.
-    #[error(transparent)]
-    Fenced(#[from] Fenced),
-    /// The session may not be.
-    #[error(transparent)]
-    Refused(#[from] Refused),
-    /// The agent broke the stream's rules.
-    #[error(transparent)]
-    Protocol(#[from] ProtocolError),
-}
-
-/// What a message did, for the log of the session.
-#[derive(Debug, Default)]
-pub struct Heard {
-    /// Set by Hello.
-    pub greeting: Option<Greeting>,
-    /// The agent lost its cluster's API server (and why), or has it back.
-    pub source: Option<Result<(), String>>,
-    /// What was discarded.
-    pub discarded: Option<String>,
-    /// Resources that could not be read, with why.
-    pub refused: Vec<String>,
-    /// Services have begun to be held back, for the tenant changes them again and again.
-    pub restless: bool,
-    /// So many load balancers are absent now that the brake holds them, and it did not before: how many, of how many.
-    pub held: Option<(usize, usize)>,
-}
-
-fn refused_lines(
-    refused: &[(Option<v1::Key>, Generation, berth_common::wire::Refusal)],
-) -> Vec<String> {
-    refused
-        .iter()
-        .map(|(key, _, refusal)| {
-            let key = key.as_ref().map(berth_common::wire::printable);
-            format!("{}: {refusal}", key.unwrap_or_default())
-        })
-        .collect()
-}
-
-/// Marks everything that a change touched.
-fn mark(
-    marks: &dyn Marks,
-    tenant: &TenantName,
-    held: &mut Held,
-    planned: &mut Planned,
-    touched: &berth_common::session::held::Touched,
-    now: Instant,
-) {
-    if touched.completed {
-        for key in marks.keys(tenant) {
-            held.miss(&key, now);
-        }
-    }
-    for key in planned.heard(held, touched, now) {
-        marks.service(tenant, &key);
-    }
-    if touched.completed {
-        marks.observed(tenant);
-    }
-}
-
-/// Marks all Services of a tenant.
-fn mark_all(marks: &dyn Marks, tenant: &TenantName, held: &Held) {
-    for key in held.service_keys() {
-        marks.service(tenant, key);
-    }
 }

@@ -68,6 +68,16 @@ impl Planned {
         heard
     }
 
+    /// Nothing is left of a Service.
+    pub(super) fn gone(&mut self, key: &ServiceKey) {
+        self.services.gone(key);
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.services.remembered()
+    }
+
     /// Plans with what is held back and whose time has come. Returns which Services are to be planned.
     fn pass(&mut self, held: &Held, now: Instant) -> Vec<ServiceKey> {
         let mut passed = self.services.pass(held, self.repetitions, now);

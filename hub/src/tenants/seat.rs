@@ -23,7 +23,8 @@ use tokio::sync::Notify;
 
 use super::{
     Admission, Credential, Fenced, Heard, Planned, Refused, Rejected, Shown, Standing, Tenants,
-    lock, mark, refused_lines,
+    heard::{mark, refused_lines},
+    lock,
 };
 use crate::plan::brake;
 
@@ -305,6 +306,7 @@ impl State {
         // Also of one that was missed: its address may be somebody else's by the time a session would be told.
         self.answers.remove(key);
         self.released.remove(key);
+        self.planned.gone(key);
         let Some(generation) = self.held.gone(key) else {
             return;
         };

@@ -168,10 +168,6 @@ impl Ledger {
                 false => place.most.raise(most),
             }
         }
-        if is_other {
-            // What the former one wanted is forgotten.
-            self.forgotten(t);
-        }
     }
 
     /// The operator has deleted a Tenant: what its cluster knows the address of is kept, or all of it goes.

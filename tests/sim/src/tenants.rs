@@ -277,6 +277,11 @@ impl World {
             return;
         };
         let facts = hub.directory.get(&name);
+        let is_same = |facts: &TenantFacts| hub.tenants.is_admitted(&name, &facts.uid);
+        if !facts.as_deref().is_some_and(is_same) {
+            // What the former one wanted is forgotten here, and not when its end was heard of.
+            self.ledger.forgotten(t);
+        }
         hub.tenants
             .admit_one(&name, facts.as_deref().map(admission));
         if replan {

@@ -22,6 +22,9 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// For so long repetitions that are not used are kept.
 const KEPT: Duration = Duration::from_secs(1);
 
+/// So many Services are remembered after they are gone, among those that are there.
+const REMEMBERED: usize = 1_024;
+
 /// How many of a tenant's changes in a second may be for what it has changed just before: a twentieth of those that it may have at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Repetitions(NonZeroU32);
@@ -105,8 +108,15 @@ impl PlannedServices {
         let wanted = held.wanted(key);
         if matches!(wanted, Wanted::Absent | Wanted::Unknown) {
             // Nobody changed it: it is missed, and that has times of its own.
-            if self.recent.remove(key).is_some_and(|it| it.is_held_back) {
-                self.line.retain(|it| it != key);
+            self.leave_line(key);
+            self.recent.remove(key);
+            return true;
+        }
+        if matches!(wanted, Wanted::Deleted(_)) {
+            // Nobody waits for an end. That it is made anew soon after is a repetition.
+            self.leave_line(key);
+            if let Some(recent) = self.recent.get_mut(key) {
+                (recent.changed, recent.planned) = (now, wanted);
             }
             return true;
         }
@@ -140,6 +150,19 @@ impl PlannedServices {
         may
     }
 
+    /// Nothing is left of a Service. Of names without end nothing is remembered.
+    pub(super) fn gone(&mut self, key: &ServiceKey) {
+        let is_gone = |it: &Recent| !it.is_held_back && matches!(it.planned, Wanted::Deleted(_));
+        if self.recent.len() > REMEMBERED && self.recent.get(key).is_some_and(is_gone) {
+            self.recent.remove(key);
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.recent.len()
+    }
+
     /// Lets go whom there are repetitions for. Returns who is to be planned now.
     pub(super) fn pass(
         &mut self,
@@ -164,6 +187,13 @@ impl PlannedServices {
             self.prune = (!self.recent.is_empty()).then(|| now + AGAIN);
         }
         passed
+    }
+
+    fn leave_line(&mut self, key: &ServiceKey) {
+        if let Some(recent) = self.recent.get_mut(key).filter(|it| it.is_held_back) {
+            recent.is_held_back = false;
+            self.line.retain(|it| it != key);
+        }
     }
 
     /// When there is a repetition again, where there is none now.
