@@ -171,7 +171,7 @@ async fn admit(ground: &Ground, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// Lets a process or a thread have of the processors what nobody else wants: who misbehaves does so on a machine of its own.
+/// Lets a thread have of the processors what nobody else wants: who misbehaves does so on a machine of its own.
 async fn behind(id: i32) -> Result<()> {
     let mut renice = Command::new("renice");
     let renice = renice.args(["-n", "19", "-p", &id.to_string()]);
@@ -226,7 +226,6 @@ impl Misbehaviour {
                 let synced = |look: &Look| look.synced == 1;
                 let look = fleet.until("the hub holds everything", BEGINS, synced);
                 let look = look.await?;
-                behind(fleet.process().pid().await?).await?;
                 Self::Fleet {
                     fleet,
                     began: Instant::now(),

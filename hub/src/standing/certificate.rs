@@ -7,13 +7,17 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{api::CertificateStatus, ca::Wanted, tenants::Standing};
 
-/// What is known now: of the live session, and where there is none what was known before.
+/// What is known now: of the live session; where there is none what was known before; and of a tenant of which nothing was, what its
+/// latest session has shown.
 pub(super) fn known(
     current: Option<&CertificateStatus>,
     standing: &Standing,
 ) -> Option<CertificateStatus> {
-    let Some(shown) = &standing.certificate else {
-        return current.cloned();
+    let last = standing.last.as_ref().filter(|_| current.is_none());
+    let (shown, renews) = match (&standing.certificate, last) {
+        (Some(shown), _) => (shown, standing.renews),
+        (None, Some((shown, renews))) => (shown, *renews),
+        (None, None) => return current.cloned(),
     };
     let serial = shown.credential.serial.to_string();
     let same = current.filter(|known| known.serial == serial);
@@ -29,7 +33,7 @@ pub(super) fn known(
         authority: shown.credential.signed_by.map(|key| key.to_string()),
         trusts,
         not_after: Time(end),
-        renews: standing.renews,
+        renews,
     })
 }
 
@@ -100,6 +104,23 @@ mod tests {
         );
         // An agent that lost what it was given shows the former one: nothing is known of what came with the other.
         assert_eq!(known(Some(&renewed), &session(7, 1, None)), Some(first));
+    }
+
+    #[test]
+    fn a_session_that_ended_before_anybody_looked_has_shown_its_certificate_all_the_same() {
+        let live = session(7, 1, None);
+        let ended = Standing {
+            connected: false,
+            renews: false,
+            last: live.certificate.clone().map(|shown| (shown, true)),
+            certificate: None,
+            ..live.clone()
+        };
+        let told = known(None, &ended);
+        assert_eq!(told, known(None, &live));
+        // Where more is known, by another process as well, that counts.
+        let newer = known(None, &session(8, 2, None));
+        assert_eq!(known(newer.as_ref(), &ended), newer);
     }
 
     #[test]

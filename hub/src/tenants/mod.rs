@@ -87,6 +87,8 @@ pub struct Standing {
     pub certificate: Option<Shown>,
     /// Whether the agent of the live session renews its certificate when it is asked to.
     pub renews: bool,
+    /// The same two of the latest session, which may have ended before anybody looked.
+    pub last: Option<(Shown, bool)>,
 }
 
 /// All tenants.

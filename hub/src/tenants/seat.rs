@@ -59,6 +59,8 @@ pub(super) struct State {
     /// What is absent and may go although the brake would hold it.
     released: BTreeSet<ServiceKey>,
     agent_version: Option<String>,
+    /// The certificate that the latest session came with, and whether its agent renews it when it is asked to.
+    last: Option<(Shown, bool)>,
     unsynced: Option<String>,
     /// The latest answer about each Service, told again to every new session.
     answers: BTreeMap<ServiceKey, Box<Answer>>,
@@ -245,6 +247,7 @@ impl State {
             unsynced: self.unsynced.clone(),
             certificate: self.certificate(),
             renews: self.present().is_some_and(|live| live.session.renews()),
+            last: self.last.clone(),
         }
     }
 
@@ -478,6 +481,11 @@ impl Seat {
         }
         state.end(Ending::Fenced);
         let older = state.live.as_ref().map(|live| live.session.number());
+        let shown = Shown {
+            credential: self.credential.clone(),
+            trusts: None,
+        };
+        state.last = Some((shown, session.renews()));
         state.live = Some(Box::new(Live {
             session,
             credential: self.credential.clone(),
