@@ -22,7 +22,6 @@ mod quiet;
 mod quotas;
 mod refusals;
 mod restarts;
-mod restless;
 mod spec;
 mod status;
 mod support;

@@ -16,7 +16,7 @@ async fn lines(lab: &Lab, tenant: &str) -> Result<Vec<Value>> {
 }
 
 /// Waits for a line with this event and reason, and returns its detail.
-pub(crate) async fn await_line(
+async fn await_line(
     lab: &Lab,
     tenant: &str,
     event: &str,
