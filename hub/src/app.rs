@@ -39,7 +39,7 @@ use crate::{
     session::Sessions,
     settings::{self, HubSettings},
     shutdown, standing,
-    tenants::{Admission, Marks, Repetitions, Revocations, Tenants},
+    tenants::{Admission, Marks, Revocations, Tenants},
     work::Work,
 };
 
@@ -436,22 +436,16 @@ async fn admit(
 }
 
 fn admission(name: &TenantName, facts: &observe::TenantFacts, former: &Former) -> Admission {
-    Admission {
-        suspended: facts.suspended,
-        deleting: facts.deleting,
-        uid: facts.uid.clone(),
-        cluster_uid: facts.status.cluster_uid.clone(),
-        former_cluster: facts.status.former_cluster_uid.clone(),
-        revoked: match former.of(name) {
-            None => facts.revoked.clone(),
-            former_until => Arc::new(Revocations {
+    let own = facts.admission();
+    match former.of(name) {
+        None => own,
+        former_until => Admission {
+            revoked: Arc::new(Revocations {
                 former_until,
-                ..(*facts.revoked).clone()
+                ..(*own.revoked).clone()
             }),
+            ..own
         },
-        allowed: facts.annotations.allowed.clone(),
-        repetitions: Repetitions::of(facts.changes_per_second),
-        version: facts.version,
     }
 }
 

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use crate::backends::await_backends;
 use crate::quotas::set;
 use crate::support::{
-    SOON, await_condition, await_cut, await_managed, await_nothing_left, await_service_gone, get,
-    service, tenant,
+    SOON, await_condition, await_cut, await_managed, await_no_address, await_nothing_left,
+    await_service_gone, get, service, tenant,
 };
 
 const PROGRAMMED: &str = "berth.dev/Programmed";
@@ -220,21 +220,6 @@ impl Stage {
         await_backends(&self.lab, service, nodes).await
     }
 
-    /// Waits until a Service has no address.
-    async fn has_no_address(&self, name: &str) -> Result<()> {
-        eventually(SOON, "the Service has no address any more", || async {
-            let object = get(&self.tenant, &["svc", name, "-n", &self.namespace])
-                .await
-                .map_err(|e| Seen(e.to_string()))?;
-            match object["status"]["loadBalancer"]["ingress"].is_null() {
-                true => Ok(()),
-                false => Err(Seen(object["status"].to_string())),
-            }
-        })
-        .await?;
-        Ok(())
-    }
-
     /// The UID of the management Service, by which one that was made anew would be known.
     async fn uid(&self, name: &str) -> Result<Value> {
         let service = (self.tenant.name(), self.namespace.as_str(), name);
@@ -338,7 +323,7 @@ async fn narrow(stage: &Stage, it: &Narrowing) -> Result<()> {
 
     // Enforced: it goes, and its tenant reads why.
     stage.set(&json!({ "enforce": true })).await?;
-    stage.has_no_address(TOO_MUCH).await?;
+    await_no_address(&stage.tenant, &stage.namespace, TOO_MUCH).await?;
     let message = stage.refused(TOO_MUCH, reason).await?;
     ensure!(message.contains(field), "{message}");
     stage

@@ -12,8 +12,8 @@ use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::{
-    SOON, await_condition, await_event, await_service_gone, berth_hub_tenant, get, patch, service,
-    tenant,
+    SOON, await_condition, await_event, await_no_address, await_service_gone, berth_hub_tenant,
+    get, patch, service, tenant,
 };
 
 /// Changes the spec of a Tenant.
@@ -206,17 +206,7 @@ async fn quota_full_is_told_and_the_next_is_served_at_once_when_another_goes() -
         .metric("berth_quota_refusals_total", &labels)
         .await?;
     ensure!((withdrawn - 1.0).abs() < 0.5, "{withdrawn}");
-    let what = "c has no address any more";
-    eventually(SOON, what, || async {
-        let object = get(&tenant, &["svc", "c", "-n", &namespace])
-            .await
-            .map_err(|e| Seen(e.to_string()))?;
-        match object["status"]["loadBalancer"]["ingress"].is_null() {
-            true => Ok(()),
-            false => Err(Seen(object["status"].to_string())),
-        }
-    })
-    .await?;
+    await_no_address(&tenant, &namespace, "c").await?;
     for name in ["b", "d"] {
         tenant.await_ip(&namespace, name).await?;
     }

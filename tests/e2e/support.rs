@@ -220,3 +220,19 @@ pub(crate) async fn patch(cluster: &Cluster, object: &[&str], patch: &str) -> Re
     cluster.kubectl(&argv).await?;
     Ok(())
 }
+
+/// Waits until a Service has no address any more.
+pub(crate) async fn await_no_address(tenant: &Tenant, namespace: &str, name: &str) -> Result<()> {
+    let what = format!("{name} has no address any more");
+    eventually(SOON, &what, || async {
+        let object = get(tenant, &["svc", name, "-n", namespace])
+            .await
+            .map_err(|e| Seen(e.to_string()))?;
+        match object["status"]["loadBalancer"]["ingress"].is_null() {
+            true => Ok(()),
+            false => Err(Seen(object["status"].to_string())),
+        }
+    })
+    .await?;
+    Ok(())
+}

@@ -23,7 +23,7 @@ use crate::{
     plan::{Allocator, Annotations, Policy},
     policy::{CHANGES_PER_SECOND, Limits, NodePorts, NodeRules, Quotas, Rules},
     standing::Records,
-    tenants::Revocations,
+    tenants::{Admission, Repetitions, Revocations},
 };
 
 /// What a Tenant object says.
@@ -78,6 +78,21 @@ impl TenantFacts {
     /// Whether its deletion waits for the hub.
     pub fn is_guarded(&self) -> bool {
         self.finalizers.iter().any(|it| it == FINALIZER)
+    }
+
+    /// Who may have a session of it, and what counts of what that tells.
+    pub fn admission(&self) -> Admission {
+        Admission {
+            suspended: self.suspended,
+            deleting: self.deleting,
+            uid: self.uid.clone(),
+            cluster_uid: self.status.cluster_uid.clone(),
+            former_cluster: self.status.former_cluster_uid.clone(),
+            revoked: self.revoked.clone(),
+            allowed: self.annotations.allowed.clone(),
+            repetitions: Repetitions::of(self.changes_per_second),
+            version: self.version,
+        }
     }
 
     /// The policy for the planner.

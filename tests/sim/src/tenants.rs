@@ -283,7 +283,7 @@ impl World {
             self.ledger.forgotten(t);
         }
         hub.tenants
-            .admit_one(&name, facts.as_deref().map(admission));
+            .admit_one(&name, facts.as_deref().map(TenantFacts::admission));
         if replan {
             hub.tenants.replan(&name);
         }
@@ -318,26 +318,12 @@ impl World {
             .directory
             .all()
             .iter()
-            .map(|(name, facts)| (name.clone(), admission(facts)))
+            .map(|(name, facts)| (name.clone(), facts.admission()))
             .collect();
         hub.tenants.admit(admissions);
         for (t, tenant) in self.tenants.iter().enumerate() {
             let t = u8::try_from(t).unwrap_or(u8::MAX);
             self.ledger.tenant_heard(t, tenant.object, self.now);
         }
-    }
-}
-
-/// As the hub makes it of a Tenant. No certificates are revoked here.
-fn admission(facts: &TenantFacts) -> Admission {
-    Admission {
-        suspended: facts.suspended,
-        deleting: facts.deleting,
-        uid: facts.uid.clone(),
-        cluster_uid: facts.status.cluster_uid.clone(),
-        former_cluster: facts.status.former_cluster_uid.clone(),
-        allowed: facts.annotations.allowed.clone(),
-        version: facts.version,
-        ..Admission::default()
     }
 }

@@ -5,7 +5,7 @@
 //! Pure; time is a parameter.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::BTreeMap,
     num::NonZeroU32,
     time::{Duration, Instant},
 };
@@ -52,8 +52,9 @@ impl Default for Repetitions {
 pub(super) struct PlannedServices {
     /// Those that were changed in the last [`AGAIN`], and all that are held back.
     recent: BTreeMap<ServiceKey, Recent>,
-    /// Those that are held back, who has waited longest first.
-    line: VecDeque<ServiceKey>,
+    /// Those that are held back, by turn: who has waited longest first.
+    line: BTreeMap<u64, ServiceKey>,
+    turns: u64,
     /// When all repetitions that were used will have come back.
     whole: Option<Instant>,
     /// Since when somebody has been held back, and when somebody was at last: pauses shorter than [`AGAIN`] are none.
@@ -68,13 +69,14 @@ pub(super) struct PlannedServices {
 struct Recent {
     changed: Instant,
     planned: Wanted,
-    is_held_back: bool,
+    /// Where it stands in the line, if it is held back.
+    turn: Option<u64>,
 }
 
 impl PlannedServices {
     /// What a Service is planned as.
     pub(super) fn wanted(&self, key: &ServiceKey, held: &Held) -> Wanted {
-        match self.recent.get(key).filter(|it| it.is_held_back) {
+        match self.recent.get(key).filter(|it| it.turn.is_some()) {
             Some(recent) => recent.planned.clone(),
             None => held.wanted(key),
         }
@@ -121,14 +123,14 @@ impl PlannedServices {
             return true;
         }
         let repeats = self.recent.get(key).is_some_and(|it| {
-            it.is_held_back || (it.planned != wanted && now < it.changed + AGAIN)
+            it.turn.is_some() || (it.planned != wanted && now < it.changed + AGAIN)
         });
         let may = !repeats || (self.line.is_empty() && self.free(repetitions, now).is_none());
         let Some(recent) = self.recent.get_mut(key) else {
             let recent = Recent {
                 changed: now,
                 planned: wanted,
-                is_held_back: false,
+                turn: None,
             };
             self.recent.insert(key.clone(), recent);
             self.prune.get_or_insert(now + AGAIN);
@@ -140,19 +142,20 @@ impl PlannedServices {
             if repeats {
                 self.spend(repetitions, now);
             }
-        } else if !recent.is_held_back {
-            recent.is_held_back = true;
+        } else if recent.turn.is_none() {
+            self.turns += 1;
+            recent.turn = Some(self.turns);
             let since = self.since(now);
             self.news |= since.is_none();
             self.restless = Some((since.unwrap_or(now), now));
-            self.line.push_back(key.clone());
+            self.line.insert(self.turns, key.clone());
         }
         may
     }
 
     /// Nothing is left of a Service. Of names without end nothing is remembered.
     pub(super) fn gone(&mut self, key: &ServiceKey) {
-        let is_gone = |it: &Recent| !it.is_held_back && matches!(it.planned, Wanted::Deleted(_));
+        let is_gone = |it: &Recent| it.turn.is_none() && matches!(it.planned, Wanted::Deleted(_));
         if self.recent.len() > REMEMBERED && self.recent.get(key).is_some_and(is_gone) {
             self.recent.remove(key);
         }
@@ -172,10 +175,10 @@ impl PlannedServices {
     ) -> Vec<ServiceKey> {
         let mut passed = Vec::new();
         while self.free(repetitions, now).is_none()
-            && let Some(key) = self.line.pop_front()
+            && let Some((_, key)) = self.line.pop_first()
         {
             if let Some(recent) = self.recent.get_mut(&key) {
-                recent.is_held_back = false;
+                recent.turn = None;
                 recent.planned = held.wanted(&key);
             }
             self.spend(repetitions, now);
@@ -183,16 +186,16 @@ impl PlannedServices {
         }
         if self.prune.is_some_and(|at| at <= now) {
             self.recent
-                .retain(|_, it| it.is_held_back || now < it.changed + AGAIN);
+                .retain(|_, it| it.turn.is_some() || now < it.changed + AGAIN);
             self.prune = (!self.recent.is_empty()).then(|| now + AGAIN);
         }
         passed
     }
 
     fn leave_line(&mut self, key: &ServiceKey) {
-        if let Some(recent) = self.recent.get_mut(key).filter(|it| it.is_held_back) {
-            recent.is_held_back = false;
-            self.line.retain(|it| it != key);
+        let recent = self.recent.get_mut(key);
+        if let Some(turn) = recent.and_then(|it| it.turn.take()) {
+            self.line.remove(&turn);
         }
     }
 
