@@ -2,12 +2,13 @@
 //! moment, whoever dies; who finds no room is told, and served as soon as there is some.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, ensure};
 use berth_lab::{Lab, Seen, Tenant, eventually};
 use futures::future::try_join_all;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
@@ -78,6 +79,21 @@ async fn await_usage(lab: &Lab, tenant: &str, figures: &[(&str, u64)]) -> Result
         .lines()
         .find(|line| line.starts_with(&format!("{tenant} ")));
     Ok(line.context("the tenant's line")?.to_owned())
+}
+
+/// Waits until what is made from now on is newer than the load balancer of this Service: Kubernetes knows ages by the second.
+async fn await_next_second(lab: &Lab, tenant: &str, namespace: &str, name: &str) -> Result<()> {
+    let object = crate::support::managed(lab, tenant, namespace, name).await?;
+    let created: Time = serde_json::from_value(object["metadata"]["creationTimestamp"].clone())?;
+    let created = SystemTime::from(created.0);
+    eventually(SOON, "the next second", || async {
+        match created.elapsed() {
+            Ok(age) if age >= Duration::from_secs(1) => Ok(()),
+            age => Err(Seen(format!("{age:?}"))),
+        }
+    })
+    .await?;
+    Ok(())
 }
 
 async fn delete(tenant: &Tenant, namespace: &str, name: &str) -> Result<()> {
@@ -164,6 +180,7 @@ async fn quota_full_is_told_and_the_next_is_served_at_once_when_another_goes() -
     );
 
     // Raised: both by themselves.
+    await_next_second(&lab, "quota", &namespace, "d").await?;
     set(
         &lab,
         "quota",
