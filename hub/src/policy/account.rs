@@ -157,7 +157,7 @@ impl Account {
         self.forget_doubt(key, now);
         let place = self.places.get(key).cloned().unwrap_or_default();
         if place.standing == Standing::Withdrawn {
-            let shortage = self.shortage(&place, ports, true);
+            let shortage = self.shortage(key, ports, true);
             if let Some(place) = self.places.get_mut(key) {
                 place.told = true;
             }
@@ -188,7 +188,7 @@ impl Account {
         self.line_up(key, ports);
         self.settle();
         let is_parked = matches!(place.standing, Standing::Parked { .. });
-        let shortage = self.shortage(&place, ports, is_parked);
+        let shortage = self.shortage(key, ports, is_parked);
         let verdict = match is_parked {
             true => Verdict::Withdrawn(shortage),
             false => Verdict::Refused(shortage),
@@ -439,16 +439,24 @@ impl Account {
         }
     }
 
-    fn shortage(&self, place: &Place, ports: usize, withdrawn: bool) -> Shortage {
-        let (what, more) = lack(place, ports);
+    /// Why there is no room for a key, as it is told. What was granted and is not seen yet it may not have: were it told by that, it would
+    /// be told something else as soon as it is known that nothing came of it.
+    fn shortage(&self, key: &ServiceKey, ports: usize, withdrawn: bool) -> Shortage {
+        let mut place = self.places.get(key).cloned().unwrap_or_default();
+        let mut all = self.all;
+        if place.seen.is_none() && place.granted.is_some() {
+            all.take(1, place.ports());
+            place.granted = None;
+        }
+        let (what, more) = lack(&place, ports);
         let count = match what {
             Lack::Ports => 0,
-            Lack::Own => self.all.count,
-            Lack::Place => self.all.count + 1,
+            Lack::Own => all.count,
+            Lack::Place => all.count + 1,
         };
         let full = self.limits.load_balancers.filter(|most| count > *most);
         match (full, self.limits.ports) {
-            (None, Some(most)) if self.all.ports + more > most => Shortage::Ports {
+            (None, Some(most)) if all.ports + more > most => Shortage::Ports {
                 most,
                 wanted: ports,
                 withdrawn,

@@ -212,6 +212,29 @@ fn quota_a_write_whose_end_is_unknown_keeps_its_place_until_it_would_have_been_s
 }
 
 #[test]
+fn quota_who_is_refused_more_while_an_earlier_write_is_in_doubt_is_told_once() {
+    let mut desk = Desk::new(limits(5, 100, false));
+    desk.ask("a", 1);
+    let until = desk.now + DOUBT;
+    desk.ledger.doubt(&acme(), &key("a"), until);
+    desk.limit(limits(0, 2, false));
+    let said = desk.ask("a", 3);
+    assert_ne!(said, Verdict::Granted);
+    desk.now = until;
+    assert_eq!(
+        desk.ask("a", 3),
+        said,
+        "nothing came of it, and nothing is new"
+    );
+    // Without a doubt what was granted for less is given back with the refusal, and then too the two are told alike.
+    let mut desk = Desk::new(limits(5, 100, false));
+    desk.ask("a", 1);
+    desk.limit(limits(0, 2, false));
+    let said = desk.ask("a", 3);
+    assert_eq!(desk.ask("a", 3), said);
+}
+
+#[test]
 fn quota_ports_are_counted_over_all_and_a_smaller_one_passes_who_wants_too_many() {
     let mut desk = Desk::new(limits(10, 10, false));
     desk.ask("a", 6);
