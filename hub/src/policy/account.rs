@@ -181,9 +181,7 @@ impl Account {
             return Said::GRANTED;
         }
         // Nothing of it is written now, so that what was granted for less is given back as well.
-        if place.granted.is_some() && place.doubtful.is_none() {
-            self.change(key, |place| place.granted = None);
-        }
+        self.give_back(key);
         let news = !self.line.contains_key(key) && !place.told;
         self.line_up(key, ports);
         self.settle();
@@ -196,6 +194,25 @@ impl Account {
         Said {
             again: place.doubtful,
             ..Said::no(verdict, news)
+        }
+    }
+
+    /// What was granted is not written.
+    fn give_back(&mut self, key: &ServiceKey) {
+        let place = self.places.get(key);
+        if place.is_some_and(|place| place.granted.is_some() && place.doubtful.is_none()) {
+            self.change(key, |place| place.granted = None);
+        }
+    }
+
+    /// What was seen of a key may be there still, although a list does not show it: the list may be older.
+    pub(super) fn hold(&mut self, key: &ServiceKey, until: Instant) {
+        let place = self.places.get(key);
+        if place.is_some_and(|it| it.seen.is_some() && it.standing == Standing::Active) {
+            self.change(key, |place| {
+                place.granted = Some(place.ports());
+                place.doubtful = Some(until);
+            });
         }
     }
 
