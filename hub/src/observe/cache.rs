@@ -9,7 +9,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque},
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use berth_common::{
@@ -63,6 +63,9 @@ struct State {
     early: VecDeque<(String, Arc<str>)>,
 }
 
+/// For so long the place of an object is kept that was written while a list was read which does not have it: by then the watch
+/// has brought it, if it is there.
+const UNLISTED: Duration = Duration::from_secs(60);
 /// So many of the allocator's words wait for their Services. Most are of Services that are not the hub's.
 const EARLY: usize = 256;
 
@@ -280,7 +283,15 @@ impl Cache {
         let mut changed = Vec::new();
         for (id, slot, uid) in state.of_kind(kind) {
             let newer = state.written.get(&uid).is_some_and(|at| *at >= started);
-            if !kept.contains(&uid) && !newer && state.take(&id, slot, &uid) {
+            if newer {
+                continue;
+            }
+            let unreported = state.written.remove(&uid).is_some();
+            if !kept.contains(&uid) && state.take(&id, slot, &uid) {
+                if unreported {
+                    // It was sent before the list was begun, and may have come to be after that was read.
+                    self.ledger().hold(&id.tenant, &id.key, started + UNLISTED);
+                }
                 self.enter(&state, &id);
                 changed.push(id);
             }

@@ -157,7 +157,7 @@ impl Account {
         self.forget_doubt(key, now);
         let place = self.places.get(key).cloned().unwrap_or_default();
         if place.standing == Standing::Withdrawn {
-            let shortage = self.shortage(&place, ports, true);
+            let shortage = self.shortage(key, ports, true);
             if let Some(place) = self.places.get_mut(key) {
                 place.told = true;
             }
@@ -181,14 +181,12 @@ impl Account {
             return Said::GRANTED;
         }
         // Nothing of it is written now, so that what was granted for less is given back as well.
-        if place.granted.is_some() && place.doubtful.is_none() {
-            self.change(key, |place| place.granted = None);
-        }
+        self.give_back(key);
         let news = !self.line.contains_key(key) && !place.told;
         self.line_up(key, ports);
         self.settle();
         let is_parked = matches!(place.standing, Standing::Parked { .. });
-        let shortage = self.shortage(&place, ports, is_parked);
+        let shortage = self.shortage(key, ports, is_parked);
         let verdict = match is_parked {
             true => Verdict::Withdrawn(shortage),
             false => Verdict::Refused(shortage),
@@ -196,6 +194,25 @@ impl Account {
         Said {
             again: place.doubtful,
             ..Said::no(verdict, news)
+        }
+    }
+
+    /// What was granted is not written.
+    fn give_back(&mut self, key: &ServiceKey) {
+        let place = self.places.get(key);
+        if place.is_some_and(|place| place.granted.is_some() && place.doubtful.is_none()) {
+            self.change(key, |place| place.granted = None);
+        }
+    }
+
+    /// What was seen of a key may be there still, although a list does not show it: the list may be older.
+    pub(super) fn hold(&mut self, key: &ServiceKey, until: Instant) {
+        let place = self.places.get(key);
+        if place.is_some_and(|it| it.seen.is_some() && it.standing == Standing::Active) {
+            self.change(key, |place| {
+                place.granted = Some(place.ports());
+                place.doubtful = Some(until);
+            });
         }
     }
 
@@ -439,16 +456,24 @@ impl Account {
         }
     }
 
-    fn shortage(&self, place: &Place, ports: usize, withdrawn: bool) -> Shortage {
-        let (what, more) = lack(place, ports);
+    /// Why there is no room for a key, as it is told. What was granted and is not seen yet it may not have: were it told by that, it would
+    /// be told something else as soon as it is known that nothing came of it.
+    fn shortage(&self, key: &ServiceKey, ports: usize, withdrawn: bool) -> Shortage {
+        let mut place = self.places.get(key).cloned().unwrap_or_default();
+        let mut all = self.all;
+        if place.seen.is_none() && place.granted.is_some() {
+            all.take(1, place.ports());
+            place.granted = None;
+        }
+        let (what, more) = lack(&place, ports);
         let count = match what {
             Lack::Ports => 0,
-            Lack::Own => self.all.count,
-            Lack::Place => self.all.count + 1,
+            Lack::Own => all.count,
+            Lack::Place => all.count + 1,
         };
         let full = self.limits.load_balancers.filter(|most| count > *most);
         match (full, self.limits.ports) {
-            (None, Some(most)) if self.all.ports + more > most => Shortage::Ports {
+            (None, Some(most)) if all.ports + more > most => Shortage::Ports {
                 most,
                 wanted: ports,
                 withdrawn,

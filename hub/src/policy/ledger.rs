@@ -97,6 +97,11 @@ impl Ledger {
         self.with(tenant, |book| book.account.doubt(key, until));
     }
 
+    /// A list does not show a key any more, and may be older than what was seen of it; by then that will have been seen again.
+    pub fn hold(&mut self, tenant: &TenantName, key: &ServiceKey, until: Instant) {
+        self.with(tenant, |book| book.account.hold(key, until));
+    }
+
     /// Only the address of a key is kept, for a while.
     pub fn park(&mut self, tenant: &TenantName, key: &ServiceKey) {
         self.with(tenant, |book| book.account.park(key));

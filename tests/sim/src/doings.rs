@@ -314,13 +314,12 @@ impl World {
         old.nodes.clone_from(&tenant.cluster.nodes);
         old.uid.clone_from(&tenant.cluster.uid);
         tenant.cluster = old;
-        let newest = tenant.next_uid;
         for k in 0..KEYS {
             self.know(t, k);
             let service = self.tenant(t).cluster.services.get(&k);
-            if service.is_some_and(|service| service.deleting) {
+            if let Some(uid) = service.filter(|it| it.deleting).map(|it| it.uid) {
                 // The cluster says that it is being deleted, whatever came after the backup.
-                self.ledger.removed(t, k, newest);
+                self.ledger.removed(t, k, uid);
             }
         }
         let soon = self.now + Self::some(&mut self.net, 50, 3_000);

@@ -73,6 +73,8 @@ pub(crate) struct Hub {
     pub(crate) tenants_reported_until: Instant,
     queue: Arc<Mutex<Queue>>,
     pub(crate) parking: Parking,
+    /// For a mutation: who was refused for want of room, and how many ports it wants, in the order of coming.
+    pub(crate) refused: Vec<(Id, usize)>,
     pub(crate) runs: BTreeMap<Id, Run>,
     /// Reports of each kind come in order: none before this time.
     pub(crate) reported_until: [Instant; 3],
@@ -102,6 +104,7 @@ impl Hub {
             tenants_reported_until: now,
             queue,
             parking: Parking::default(),
+            refused: Vec::new(),
             runs: BTreeMap::new(),
             reported_until: [now; 3],
             watching: [false; 3],

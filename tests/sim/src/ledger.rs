@@ -20,6 +20,7 @@ use berth_hub::{
 };
 
 use crate::{
+    births::Births,
     cluster::{key_number, service_key},
     executor::RELEASE_AFTER,
     management::{Management, Objects, ips},
@@ -79,10 +80,7 @@ enum Belief {
 struct Life {
     /// Since when the tenant's cluster has it; `None`: it has not.
     present_since: Option<Instant>,
-    /// The versions that were in it, each with its UID.
-    born: BTreeMap<Generation2, u64>,
-    /// The latest UID whose deletion an agent saw.
-    removed: u64,
+    births: Births,
     belief: Belief,
     /// The address that the tenant was told.
     known: Option<IpAddr>,
@@ -114,8 +112,7 @@ impl Ledger {
     pub(crate) fn new(names: Vec<TenantName>) -> Self {
         let life = Life {
             present_since: None,
-            born: BTreeMap::new(),
-            removed: 0,
+            births: Births::default(),
             belief: Belief::Unknown,
             known: None,
             tampered: false,
@@ -162,13 +159,13 @@ impl Ledger {
 
     /// A version came to be in the tenant's cluster.
     pub(crate) fn born(&mut self, t: u8, k: u8, uid: u64, generation: Generation) {
-        self.life(t, k).born.insert(generation.0, uid);
+        self.life(t, k).births.came(uid, generation);
     }
 
     /// An agent of the tenant's cluster saw a deletion.
     pub(crate) fn removed(&mut self, t: u8, k: u8, uid: u64) {
         let life = self.life(t, k);
-        life.removed = life.removed.max(uid);
+        life.births.went(uid);
         life.known = None;
     }
 
@@ -233,8 +230,8 @@ impl Ledger {
             let who = || format!("{name} s{k}, of which the hub believed {before:?}");
             let after = match &wanted {
                 Wanted::Present(generation, _) | Wanted::Unreadable { generation, .. } => {
-                    match life.born.get(&generation.0) {
-                        Some(uid) => Belief::Present { uid: *uid },
+                    match life.births.uid(*generation) {
+                        Some(uid) => Belief::Present { uid },
                         None => {
                             let what = format!("{}: was never in the tenant's cluster", who());
                             return Err(broken(TOLD, what));
@@ -242,12 +239,12 @@ impl Ledger {
                     }
                 }
                 Wanted::Deleted(_) => {
-                    let least = match before {
-                        Belief::Present { uid } => uid,
-                        Belief::Deleted => 0,
-                        Belief::Unknown | Belief::Absent { .. } => 1,
+                    let may = match before {
+                        Belief::Present { uid } => life.births.has_gone(uid),
+                        Belief::Deleted => true,
+                        Belief::Unknown | Belief::Absent { .. } => life.births.has_any_gone(),
                     };
-                    if life.removed < least {
+                    if !may {
                         return Err(broken(
                             DELETION,
                             format!("{}: taken for deleted, and nobody deleted it", who()),
@@ -444,12 +441,13 @@ impl Ledger {
         k: u8,
         answer: &Answer,
         tenants: &Tenants,
-        cut: bool,
+        rests: bool,
         management: &Management,
     ) -> Result<(), Violation> {
         let name = self.names[usize::from(t)].clone();
         let id = Id::new(name.clone(), service_key(k));
-        if answer.outcome == Outcome::Deleted && !cut {
+        // On record with it is what is kept for good (reclaimPolicy Retain).
+        if answer.outcome == Outcome::Deleted && !rests {
             return Err(broken(
                 DELETION,
                 format!(
@@ -524,7 +522,7 @@ impl Ledger {
                 life.parked_since = None;
                 life.let_go = false;
             }
-            if life.born.is_empty() {
+            if life.births.is_empty() {
                 return Err(broken(OWNED, format!("{id} never was in its cluster")));
             }
             if (life.tampered || life.robbed) && is_settled(objects) {

@@ -38,6 +38,7 @@
 
 mod agent;
 mod bend;
+mod births;
 mod cluster;
 mod comings;
 mod departures;

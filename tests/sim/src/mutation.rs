@@ -67,6 +67,8 @@ pub enum Mutation {
     LineForgotten,
     /// Who asks again goes to the end of the line.
     TurnForgotten,
+    /// Who comes last for a place is served first.
+    LastComeFirstServed,
     /// What is beyond a quota is withdrawn, although the policy does not say so.
     EnforcedUnasked,
     /// A deleted Tenant's addresses go, although its policy is to keep them.

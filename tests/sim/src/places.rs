@@ -4,7 +4,7 @@
 use berth_hub::{
     objects::Id,
     plan::{Now, Observed, Plan, Want, plan},
-    policy::{Said, Verdict},
+    policy::{Limits, Said, Verdict},
 };
 use k8s_openapi::jiff::Timestamp;
 
@@ -49,6 +49,12 @@ impl World {
         let said: Said = hub.cache.ask(id, ports, quotas, now.instant);
         self.ledger
             .asked(id, ports, said.verdict, there, self.now)?;
+        if self.mutation == Some(Mutation::LastComeFirstServed) {
+            self.turn_the_line(id, ports.filter(|_| said.shortage().is_some()), quotas);
+        }
+        let Some(hub) = &self.hub else {
+            return Ok(Default::default());
+        };
         if said.shortage().is_some() {
             self.stats.effect(match said.verdict {
                 Verdict::Withdrawn(_) => "withdrawn",
@@ -68,6 +74,23 @@ impl World {
         let again = [planned.revisit, said.again].into_iter().flatten().min();
         planned.revisit = again;
         Ok((observed, planned))
+    }
+
+    /// A mutation: whoever has been refused before this one lines up again, behind it.
+    fn turn_the_line(&mut self, id: &Id, refused: Option<usize>, quotas: (u64, Limits)) {
+        let now = self.now;
+        let Some(hub) = &mut self.hub else { return };
+        let is_known = hub.refused.iter().any(|(it, _)| it == id);
+        hub.refused.retain(|(it, _)| it != id || refused.is_some());
+        let Some(ports) = refused.filter(|_| !is_known) else {
+            return;
+        };
+        let before = hub.refused.iter().rev();
+        for (other, ports) in before.filter(|(it, _)| it.tenant == id.tenant) {
+            hub.cache.forget(other, now);
+            hub.cache.ask(other, Some(*ports), quotas, now);
+        }
+        hub.refused.push((id.clone(), ports));
     }
 
     /// Whom the ledger has called is planned, as the hub does it.

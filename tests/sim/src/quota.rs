@@ -354,6 +354,12 @@ impl Ledger {
         place.passed_by.is_some()
     }
 
+    /// Whether anybody was.
+    pub(crate) fn has_passed_by(&self) -> bool {
+        let mut places = self.regimes.iter().flat_map(|regime| &regime.places);
+        places.any(|place| place.passed_by.is_some())
+    }
+
     /// The hub has planned for a key of a Tenant that leaves, or is not there. `None`: it is another's, and the rules are others.
     pub(crate) fn departing(
         &self,

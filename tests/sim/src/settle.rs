@@ -18,6 +18,7 @@ use crate::{
     ledger::{CONVERGES, NO_WRITES, Violation, broken},
     management::Objects,
     op::{KEYS, Version, Way},
+    quota::FIRST,
     world::{Event, KINDS, World},
 };
 
@@ -110,8 +111,12 @@ impl World {
                     }
                 }
                 Some(lack) if self.now - start > bound => {
+                    let rule = match self.ledger.has_passed_by() {
+                        true => FIRST,
+                        false => CONVERGES,
+                    };
                     return Err(broken(
-                        CONVERGES,
+                        rule,
                         format!("{} s after the last fault: {lack}", bound.as_secs()),
                     ));
                 }

@@ -322,9 +322,9 @@ impl World {
                 };
                 let Some(k) = key_number(&key) else { continue };
                 let id = Id::new(self.tenants[usize::from(t)].name.clone(), key);
-                let cut = hub.cache.observed(&id).is_cut();
+                let rests = hub.cache.observed(&id).rests();
                 self.ledger
-                    .emitted(t, k, &answer, &hub.tenants, cut, &self.management)?;
+                    .emitted(t, k, &answer, &hub.tenants, rests, &self.management)?;
             }
         }
         let latency = self.latency(t);

@@ -31,6 +31,10 @@ fn every_mutation_is_found() {
             Some((index, failure)) => {
                 let rule = failure.violation.rule;
                 println!("{mutation:?} takes {} schedules: {rule}", index + 1);
+                // By the rule that it is there for, and by none that it breaks besides.
+                if *mutation == Mutation::LastComeFirstServed {
+                    assert_eq!(rule, "who waits first is served first");
+                }
             }
             None if kept.iter().any(|schedule| run(schedule, case).is_err()) => {
                 println!("{mutation:?} is found by a schedule that is kept");

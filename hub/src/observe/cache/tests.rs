@@ -5,7 +5,10 @@ use std::time::Duration;
 use berth_common::model::Ingress;
 
 use super::*;
-use crate::objects::service::{FamilyPolicy, ObservedService, ServiceShape, Steering};
+use crate::{
+    objects::service::{FamilyPolicy, ObservedService, ServiceShape, Steering},
+    policy::{Limits, Verdict},
+};
 
 fn id(name: &str) -> Id {
     Id::new(
@@ -139,6 +142,34 @@ fn a_list_replaces_all_but_what_was_written_since_it_began() {
         .map(|key| key.name)
         .collect();
     assert_eq!(keys, ["kept", "late", "new"]);
+}
+
+#[test]
+fn quota_a_list_that_may_be_older_than_a_write_gives_nobodys_place_away() {
+    let cache = Cache::default();
+    let sent = Instant::now();
+    let (started, later) = (
+        sent + Duration::from_secs(1),
+        sent + Duration::from_secs(120),
+    );
+    let most = Limits {
+        load_balancers: Some(1),
+        ..Limits::default()
+    };
+    let granted = |name: &str, at: Instant| {
+        let said = cache.ask(&id(name), Some(0), (1, most), at);
+        said.verdict == Verdict::Granted
+    };
+    assert!(granted("a", sent));
+    cache.wrote(&id("a"), service("u", 5, &[]), sent);
+    cache.listed(Kind::Service, Vec::new(), started);
+    assert!(!granted("b", started), "the watch may bring it");
+    cache.reported(&id("a"), service("u", 5, &[]));
+    assert!(!granted("b", started));
+    // What the watch has brought, and a list has not, is gone.
+    cache.ask(&id("a"), None, (1, most), later);
+    cache.listed(Kind::Service, Vec::new(), later);
+    assert!(granted("b", later));
 }
 
 #[test]

@@ -212,6 +212,49 @@ fn quota_a_write_whose_end_is_unknown_keeps_its_place_until_it_would_have_been_s
 }
 
 #[test]
+fn quota_who_is_refused_more_while_an_earlier_write_is_in_doubt_is_told_once() {
+    let mut desk = Desk::new(limits(5, 100, false));
+    desk.ask("a", 1);
+    let until = desk.now + DOUBT;
+    desk.ledger.doubt(&acme(), &key("a"), until);
+    desk.limit(limits(0, 2, false));
+    let said = desk.ask("a", 3);
+    assert_ne!(said, Verdict::Granted);
+    desk.now = until;
+    assert_eq!(
+        desk.ask("a", 3),
+        said,
+        "nothing came of it, and nothing is new"
+    );
+    // Without a doubt what was granted for less is given back with the refusal, and then too the two are told alike.
+    let mut desk = Desk::new(limits(5, 100, false));
+    desk.ask("a", 1);
+    desk.limit(limits(0, 2, false));
+    let said = desk.ask("a", 3);
+    assert_eq!(desk.ask("a", 3), said);
+}
+
+#[test]
+fn quota_what_an_older_list_does_not_show_keeps_its_place_until_the_watch_would_have_brought_it() {
+    let mut desk = Desk::new(limits(1, 100, false));
+    desk.ask("a", 1);
+    desk.seen("a", 1, 1);
+    desk.ask("b", 1);
+    let until = desk.now + DOUBT;
+    desk.ledger.hold(&acme(), &key("a"), until);
+    desk.gone("a");
+    assert_eq!(desk.news(), nobody());
+    assert_eq!(desk.need_not("a"), Some(until));
+    desk.seen("a", 1, 1);
+    assert_eq!(desk.need_not("a"), None, "it is there");
+    desk.ledger.hold(&acme(), &key("a"), until);
+    desk.gone("a");
+    desk.now = until;
+    assert_eq!(desk.need_not("a"), None);
+    assert_eq!(desk.news(), planned("b"));
+}
+
+#[test]
 fn quota_ports_are_counted_over_all_and_a_smaller_one_passes_who_wants_too_many() {
     let mut desk = Desk::new(limits(10, 10, false));
     desk.ask("a", 6);
