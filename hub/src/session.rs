@@ -413,6 +413,11 @@ impl Shell {
             let what = "it changes Services again and again: these are held back (quotas.changesPerSecond)";
             audit::refusal(&subject, "throttled", what);
         }
+        if heard.contested {
+            self.metrics.contested.inc();
+            let what = "agents throw each other out again and again under this identity";
+            audit::refusal(&subject, "contested", what);
+        }
         for line in heard.refused {
             self.metrics.unreadable.inc();
             audit::refusal(&subject, "resource", &line);
