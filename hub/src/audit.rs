@@ -3,13 +3,7 @@
 //! belongs to the process, as the log does, so there is no handle to pass. It never gets a token or a key, and what one peer can make
 //! it write is bounded (`lines`): the rest is counted, and the count is told.
 
-mod lines;
-
-use std::{
-    net::SocketAddr,
-    sync::{LazyLock, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::LazyLock, time::Duration};
 
 use berth_common::{
     identity::{Serial, TenantName},
@@ -20,12 +14,13 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family},
     registry::Registry,
 };
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::listen::address_key;
-use lines::{Lines, Unsaid, Who};
+use crate::{
+    lines::{self, Unsaid, Who},
+    listen::address_key,
+};
 
 /// How much of a text is written: whoever says more does so to fill the disk.
 const DETAIL_BYTES: usize = 512;
@@ -33,7 +28,6 @@ const DETAIL_BYTES: usize = 512;
 /// How often it is looked whether something went unsaid.
 const LOOK: Duration = Duration::from_secs(5);
 
-static LINES: LazyLock<Mutex<Lines>> = LazyLock::new(Mutex::default);
 static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::default);
 
 /// Whom a line is about, as far as that is known.
@@ -114,18 +108,25 @@ fn write(event: &'static str, subject: &Subject<'_>, reason: &str, detail: &str)
         // What the hub refuses a tenant without a word from a peer, it refuses as often as the tenant likes.
         (None, Some(tenant)) if event == "refusal" => Some(Who::Tenant(tenant.clone())),
         (None, _) => None,
-        (Some(_), Some(tenant)) => Some(Who::Tenant(tenant.clone())),
-        (Some(peer), None) => Some(Who::Address(address_key(peer.ip()))),
+        (Some(peer), tenant) => Some(payer(peer, tenant)),
     };
     line(event, subject, who, reason, detail);
+}
+
+/// Whose lines those about a peer are.
+pub(crate) fn payer(peer: SocketAddr, tenant: Option<&TenantName>) -> Who {
+    match tenant {
+        Some(tenant) => Who::Tenant(tenant.clone()),
+        None => Who::Address(address_key(peer.ip())),
+    }
 }
 
 /// `who` pays for it; nobody for an operator's and the hub's own doings.
 fn line(event: &'static str, subject: &Subject<'_>, who: Option<Who>, reason: &str, detail: &str) {
     METRICS.events.get_or_create(&Event { event }).inc();
     let spent = match who {
-        Some(who) => lines().spend(Instant::now(), who),
-        None => Some(0),
+        Some(who) => lines::AUDIT.spend(who),
+        None => Some(None),
     };
     let Some(suppressed) = spent else {
         METRICS.suppressed.inc();
@@ -145,24 +146,19 @@ fn line(event: &'static str, subject: &Subject<'_>, who: Option<Who>, reason: &s
         token = subject.token,
         former = former.as_deref(),
         detail = shortened(detail),
-        suppressed = (suppressed > 0).then_some(suppressed),
+        suppressed,
     );
 }
 
-/// Tells from time to time what went unsaid of peers that have said nothing since, until told to stop.
+/// Tells from time to time what went unsaid of peers that have said nothing since, in either log, until told to stop.
 pub async fn keep(stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LOOK) => {}
         }
-        let overdue = lines().overdue(Instant::now());
-        for Unsaid { who, lines } in overdue {
-            let (tenant, peer) = match who {
-                Who::Tenant(tenant) => (Some(tenant.to_string()), None),
-                Who::Address(address) => (None, Some(address.to_string())),
-                Who::OtherAddresses => (None, None),
-            };
+        for Unsaid { who, lines } in lines::AUDIT.overdue() {
+            let (tenant, peer) = named(who);
             info!(
                 target: AUDIT,
                 event = "suppressed",
@@ -171,6 +167,23 @@ pub async fn keep(stop: CancellationToken) {
                 suppressed = lines,
             );
         }
+        for Unsaid { who, lines } in lines::LOG.overdue() {
+            let (tenant, peer) = named(who);
+            info!(
+                tenant = tenant.as_deref(),
+                peer = peer.as_deref(),
+                suppressed = lines,
+                "lines about it were left out: it had too many"
+            );
+        }
+    }
+}
+
+fn named(who: Who) -> (Option<String>, Option<String>) {
+    match who {
+        Who::Tenant(tenant) => (Some(tenant.to_string()), None),
+        Who::Address(address) => (None, Some(address.to_string())),
+        Who::OtherAddresses => (None, None),
     }
 }
 
@@ -199,10 +212,6 @@ struct Metrics {
     suppressed: Counter,
 }
 
-fn lines() -> std::sync::MutexGuard<'static, Lines> {
-    LINES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn shortened(text: &str) -> &str {
     let mut ends = (0..=DETAIL_BYTES.min(text.len())).rev();
     let end = ends.find(|&end| text.is_char_boundary(end));
@@ -213,7 +222,7 @@ fn shortened(text: &str) -> &str {
 mod tests {
     use std::{
         io::{self, Write},
-        sync::Arc,
+        sync::{Arc, Mutex},
     };
 
     use berth_common::telemetry::{LogFormat, LogSettings, subscriber};

@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod enroll;
 pub mod execute;
 pub mod health;
+mod lines;
 pub mod listen;
 pub mod metrics;
 pub mod objects;

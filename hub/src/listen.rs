@@ -3,7 +3,6 @@
 //! certificate of our CA whose name is no identity passes, for the gRPC layer to answer UNAUTHENTICATED.
 
 mod accepted;
-mod budget;
 mod expiry;
 mod frames;
 mod metrics;
@@ -32,7 +31,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tracing::{debug, info, warn};
@@ -42,11 +41,10 @@ pub use expiry::Expiry;
 pub use metrics::ListenMetrics;
 pub use refusal::Refusal;
 
-use budget::LineBudget;
 pub(crate) use slots::address_key;
 use slots::{Slot, Slots};
 
-use crate::audit;
+use crate::{audit, lines};
 
 /// Accepted connections that wait for the gRPC server. It takes them at once, so a few are enough.
 const ACCEPTED_QUEUE: usize = 64;
@@ -144,7 +142,6 @@ pub fn listen(
             Clients::Anyone => limits.connections_per_address,
         }),
         clients,
-        lines: LineBudget::default(),
         limits,
         metrics,
         sender,
@@ -169,7 +166,6 @@ struct Door {
     handshakes: Arc<Semaphore>,
     per_address: Slots<std::net::IpAddr>,
     per_holder: Slots<Holder>,
-    lines: LineBudget,
     limits: ListenLimits,
     metrics: ListenMetrics,
     sender: mpsc::Sender<Accepted>,
@@ -266,8 +262,8 @@ impl Door {
             refusal.reason(),
             &refusal.to_string(),
         );
-        if let Some(unsaid) = self.lines.spend(Instant::now()) {
-            warn!(%remote, reason = refusal.reason(), unsaid, "connection refused: {refusal}");
+        if let Some(suppressed) = lines::LOG.spend(audit::payer(remote, None)) {
+            warn!(%remote, reason = refusal.reason(), suppressed, "connection refused: {refusal}");
         }
     }
 }

@@ -39,6 +39,8 @@ pub struct SessionMetrics {
     pub unreadable: Counter,
     /// Beginnings of times in which a tenant's Services were held back.
     pub restless: Counter,
+    /// Beginnings of times in which agents threw each other out under one identity.
+    pub contested: Counter,
 }
 
 impl SessionMetrics {
@@ -78,6 +80,11 @@ impl SessionMetrics {
             "berth_tenants_restless",
             "How often a tenant began to change its Services again and again, faster than is carried out",
             self.restless.clone(),
+        );
+        registry.register(
+            "berth_tenants_contested",
+            "How often agents of one identity began to throw each other out again and again",
+            self.contested.clone(),
         );
     }
 

@@ -4,6 +4,7 @@
 mod outlet;
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -24,6 +25,7 @@ use tracing::{Instrument as _, debug, info, info_span, warn};
 use crate::{
     audit,
     certificates::Certificates,
+    lines::{self, Who},
     listen::Peer,
     metrics::SessionMetrics,
     tenants::{Credential, Ending, Heard, Next, Refused, Rejected, Seat, Tenants},
@@ -80,7 +82,10 @@ impl Sessions {
         self.metrics.refused(label);
         audit::refusal(&peer.subject(), label, status.message());
         let identity = peer.identity.as_ref().ok().map(|p| p.identity.to_string());
-        warn!(remote = %peer.remote, identity, reason = label, "session refused: {}", status.message());
+        if let Some(suppressed) = lines::LOG.spend(audit::payer(peer.remote, peer.subject().tenant))
+        {
+            warn!(remote = %peer.remote, identity, reason = label, suppressed, "session refused: {}", status.message());
+        }
         status
     }
 }
@@ -217,6 +222,12 @@ fn subject<'a>(peer: &'a Peer, tenant: &'a TenantName, session: u64) -> audit::S
     }
 }
 
+/// Whether a line about a session of this tenant may be written, for sessions may come and go hundreds of times a second; if so, how many
+/// went unsaid before it.
+fn may_say(tenant: &TenantName) -> Option<Option<u64>> {
+    lines::LOG.spend(Who::Tenant(tenant.clone()))
+}
+
 /// One session's two tasks.
 struct Shell {
     seat: Arc<Seat>,
@@ -235,6 +246,21 @@ enum Ended {
     Stalled,
     /// By the hub, which says so with this, and why, in a word.
     ByHub(&'static str, Status),
+}
+
+impl Ended {
+    fn tell(&self, remote: SocketAddr, suppressed: Option<u64>) {
+        match self {
+            Self::ByAgent => info!(%remote, suppressed, "the agent ended the session"),
+            Self::Lost => info!(%remote, suppressed, "the connection was lost"),
+            Self::Stalled => {
+                info!(%remote, suppressed, "session ended: the agent has not read for 15 s")
+            }
+            Self::ByHub(_, status) => {
+                info!(%remote, code = ?status.code(), suppressed, "session ended: {}", status.message());
+            }
+        }
+    }
 }
 
 impl Shell {
@@ -261,17 +287,17 @@ impl Shell {
         drop(self.seat);
         let (remote, hangup) = (self.peer.remote, self.peer.hangup.clone());
         let subject = subject(&self.peer, &self.tenant, number);
+        if let Some(suppressed) = may_say(&self.tenant) {
+            ended.tell(remote, suppressed);
+        }
         match ended {
-            Ended::ByAgent => info!(%remote, "the agent ended the session"),
-            Ended::Lost => info!(%remote, "the connection was lost"),
+            Ended::ByAgent | Ended::Lost => {}
             Ended::Stalled => {
-                info!(%remote, "session ended: the agent has not read for 15 s");
                 self.metrics.ended(tonic::Code::DeadlineExceeded);
                 audit::refusal(&subject, "stalled", "the agent has not read for 15 s");
                 hangup.hang_up();
             }
             Ended::ByHub(label, status) => {
-                info!(%remote, code = ?status.code(), "session ended: {}", status.message());
                 self.metrics.ended(status.code());
                 match status.code() {
                     // A hub that leaves refuses nobody.
@@ -350,25 +376,33 @@ impl Shell {
                     greeting.agent_version, greeting.cluster_uid
                 ),
             );
-            info!(
-                remote = %self.peer.remote,
-                agent = greeting.agent_version,
-                cluster = greeting.cluster_uid,
-                serial = self.peer.serial.as_ref().map(tracing::field::display),
-                "session open"
-            );
-        }
-        match heard.source {
-            Some(Ok(())) => info!("the agent reads its cluster again"),
-            Some(Err(reason)) => {
-                warn!(%reason, "the agent has lost its cluster's API server: what it told last stays");
+            if let Some(suppressed) = may_say(&self.tenant) {
+                info!(
+                    remote = %self.peer.remote,
+                    agent = greeting.agent_version,
+                    cluster = greeting.cluster_uid,
+                    serial = self.peer.serial.as_ref().map(tracing::field::display),
+                    suppressed,
+                    "session open"
+                );
             }
-            None => {}
+        }
+        if let Some(source) = heard.source
+            && let Some(suppressed) = may_say(&self.tenant)
+        {
+            match source {
+                Ok(()) => info!(suppressed, "the agent reads its cluster again"),
+                Err(reason) => {
+                    warn!(%reason, suppressed, "the agent has lost its cluster's API server: what it told last stays");
+                }
+            }
         }
         if let Some(reason) = heard.discarded {
             self.metrics.discarded.inc();
             audit::refusal(&subject, "message", &reason);
-            info!(%reason, "message discarded");
+            if let Some(suppressed) = may_say(&self.tenant) {
+                info!(%reason, suppressed, "message discarded");
+            }
         }
         if let Some((absent, total)) = heard.held {
             let what = format!("{absent} of {total} load balancers are absent, and held");
@@ -378,6 +412,11 @@ impl Shell {
             self.metrics.restless.inc();
             let what = "it changes Services again and again: these are held back (quotas.changesPerSecond)";
             audit::refusal(&subject, "throttled", what);
+        }
+        if heard.contested {
+            self.metrics.contested.inc();
+            let what = "agents throw each other out again and again under this identity";
+            audit::refusal(&subject, "contested", what);
         }
         for line in heard.refused {
             self.metrics.unreadable.inc();

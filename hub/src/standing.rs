@@ -2,6 +2,7 @@
 //! news is written at once, bad news only after it has lasted: a restart of agent or hub writes nothing.
 
 mod certificate;
+mod contest;
 mod usage;
 
 use std::{
@@ -327,6 +328,11 @@ pub async fn keep(
                 wall,
             );
             again = earlier(again, look);
+            let contested = tenants.contested(&name, now);
+            again = earlier(
+                again,
+                contest::tell(contested, &mut next, &name, (started, now, wall)),
+            );
             // What the hub's objects say counts when all were seen, and who waits when the tenant has told what it wants.
             if cache.is_synced() {
                 let mut found = usage::Found {

@@ -1,8 +1,11 @@
 //! Lines 20 to 25: certificates of the hub's own CA that name nobody, or somebody else, or the same one twice.
 
 use anyhow::Result;
+use berth_hub::api::Tenant;
 use berth_hub::session::TENANT_HEADER;
+use berth_lab::{Seen, eventually};
 use berth_wire::v1;
+use kube::Api;
 use prost::Message as _;
 use tonic::Code;
 
@@ -13,7 +16,7 @@ use crate::{
         messages,
     },
     evidence::Evidence,
-    ground::Attack,
+    ground::{Attack, SOON},
 };
 
 /// A certificate with these URI names, each of any bytes.
@@ -134,5 +137,79 @@ async fn hostile_25_of_one_agent_twice_the_older_session_is_aborted() -> Result<
     new.say(messages::upsert(1, messages::service("web", 7, 80)))
         .await;
     new.answer("web", 7).await?;
+    attack.answered().await
+}
+
+/// Ordinary lines of the hub's log about this tenant, and how many of it were left out.
+fn said(log: &str, tenant: &str) -> (usize, usize) {
+    let lines = log.lines().filter(|line| line.contains(tenant));
+    let lines: Vec<&str> = lines.filter(|line| !line.starts_with('{')).collect();
+    let is_told = |line: &&&str| line.contains("left out");
+    let unsaid = lines.iter().filter_map(|line| {
+        let (_, count) = line.split_once("suppressed=")?;
+        let digits: String = count.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse::<usize>().ok()
+    });
+    let unsaid = unsaid.sum();
+    let told = lines.iter().filter(is_told).count();
+    (lines.len() - told, unsaid)
+}
+
+#[tokio::test]
+async fn hostile_25_two_agents_that_throw_each_other_out_are_told_on_the_tenant_and_fill_no_log()
+-> Result<()> {
+    const SESSIONS: usize = 300;
+    let mut attack = Attack::begin("25-both", Evidence::ended("Aborted", "fenced")).await?;
+    let begun = std::time::Instant::now();
+    let mut live = attack.session(&[]).await?;
+    let mut calls = attack.calls(&attack.credential()).await;
+    for n in 0..SESSIONS {
+        let mut next = calls.call(SYNC, &[]).await?;
+        let instance = ["one", "another"][n % 2];
+        next.welcomed_as("its-own", instance).await?;
+        let status = live.ended().await;
+        assert_eq!(status.code(), Code::Aborted, "{status}");
+        live = next;
+    }
+    let ground = attack.ground;
+    let client = ground.lab.management().client().await?;
+    let api: Api<Tenant> = Api::all(client);
+    let what = "the Tenant says SessionContested, and what to do";
+    eventually(SOON, what, || async {
+        let tenant = api.get(&attack.tenant).await;
+        let tenant = tenant.map_err(|error| Seen(error.to_string()))?;
+        let conditions = tenant.status.unwrap_or_default().conditions;
+        let told = conditions.iter().find(|it| it.type_ == "SessionContested");
+        let advice = format!("tenant revoke {}", attack.tenant);
+        match told.filter(|it| it.status == "True" && it.message.contains(&advice)) {
+            Some(_) => Ok(()),
+            None => Err(Seen(format!("{conditions:?}"))),
+        }
+    })
+    .await?;
+    let (neighbour, ..) = attack.neighbour();
+    let others = api.get(&neighbour).await?.status.unwrap_or_default();
+    let is_it = |it: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
+        it.type_ == "SessionContested"
+    };
+    assert!(!others.conditions.iter().any(is_it), "{others:?}");
+    attack.neighbour_works().await?;
+    // Each session has begun, and all but the last have ended.
+    let least = 2 * SESSIONS + 1;
+    let what = format!("what is not written of {least} lines is told");
+    let (written, unsaid) = eventually(SOON, &what, || async {
+        let (written, unsaid) = said(&ground.lab.hub().log().await?, &attack.tenant);
+        match written + unsaid >= least {
+            true => Ok((written, unsaid)),
+            false => Err(Seen(format!("{written} written, {unsaid} told"))),
+        }
+    })
+    .await?;
+    let windows = usize::try_from(begun.elapsed().as_secs())? / 10 + 2;
+    assert!(
+        written <= 50 * windows,
+        "{written} lines, {unsaid} not written"
+    );
+    assert!(unsaid > 0, "{written} lines");
     attack.answered().await
 }

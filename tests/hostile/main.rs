@@ -24,3 +24,4 @@ mod steering;
 mod stolen;
 mod transport;
 mod transport_http2;
+mod vanished;

@@ -276,7 +276,8 @@ pub struct TenantStatus {
     /// `Connected`: the tenant's agent has a session. `DeletionsHeld`: much is absent at once, and nothing of it is deleted.
     /// `CertificateExpiring`: the agent's certificate should have been renewed long ago. `Deleting`: the Tenant is being deleted, and this
     /// is what is waited for. `PolicyViolated`: what exists does not fit what the Tenant says any more. `Throttled`: the tenant changes
-    /// more than `quotas.changesPerSecond`, or the same Services again and again, and its changes wait.
+    /// more than `quotas.changesPerSecond`, or the same Services again and again, and its changes wait. `SessionContested`: agents throw
+    /// each other out again and again under this identity.
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

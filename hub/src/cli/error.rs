@@ -32,6 +32,9 @@ pub enum CliError {
     /// The same, where it could be made.
     #[error("there is no Tenant {0}; add --create to create it with the default policy")]
     NoTenantYet(TenantName),
+    /// Somebody was faster, and what was asked for may not be what is meant now.
+    #[error("{0}: nothing was changed; look again (`berth-hub tenant list`)")]
+    Meanwhile(String),
     /// The hub's Service does not say where agents reach it.
     #[error(
         "where do agents reach the hub? give {0} HOST:PORT; its Service has no address, has no such port, or is in another namespace          (--namespace)"
@@ -83,6 +86,7 @@ impl CliError {
             | Self::Ca(CaError::Policy(_)) => 2,
             Self::Ca(_)
             | Self::NoTenant(_)
+            | Self::Meanwhile(_)
             | Self::OldSchema(_)
             | Self::NoTenantYet(_)
             | Self::NoAddress(_)

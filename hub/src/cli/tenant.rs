@@ -1,6 +1,7 @@
 //! `berth-hub tenant`: what an operator sees of tenants and decides about them, with the rights of the operator's own
 //! kubeconfig. It reads and writes `Tenant` objects; the hub does the rest, and each command says what that will be.
 
+mod change;
 mod check;
 mod delete;
 mod list;

@@ -53,6 +53,9 @@ impl From<Error> for Failure {
             return Self::Retry(error);
         };
         match status.code {
+            // Server-side apply and patches of an object of another UID than they were made for. (Where there is none at all they are a
+            // conflict, and make nothing.)
+            422 if is_another(status) => Self::Outdated,
             400 | 413 | 422 => {
                 let causes = status.details.iter().flat_map(|details| &details.causes);
                 let fields: Vec<&str> = causes
@@ -71,6 +74,14 @@ impl From<Error> for Failure {
             _ => Self::Retry(error),
         }
     }
+}
+
+/// The UID that was sent is not that of the object.
+fn is_another(status: &Status) -> bool {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    causes
+        .into_iter()
+        .any(|cause| cause.field == "metadata.uid")
 }
 
 /// The namespace is being deleted; it can be made anew when it is gone.
@@ -143,6 +154,17 @@ mod tests {
         status.message =
             r#"services "x" is forbidden: User "hub" cannot patch resource "services""#.into();
         assert!(Failure::from(Error::Api(status)).is_retryable());
+    }
+
+    #[test]
+    fn another_object_than_the_one_that_was_seen_is_planned_anew_and_not_rejected() {
+        for error in [
+            error(422, Some(("FieldValueInvalid", "metadata.uid"))),
+            error(409, None),
+            error(404, None),
+        ] {
+            assert!(matches!(Failure::from(error), Failure::Outdated));
+        }
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! One write: server-side apply, a strip, or a deletion, and what came of it into the cache.
 //!
-//! What is changed or deleted is addressed by its UID, so that nothing happens to another object of the same name. What is
+//! What is changed or deleted is addressed by its UID, so that nothing happens to another object of the same name, and nothing is made
+//! where there is none any more: the API server answers an apply with a UID that is not there with 409, and with 422 where another is.
+//! (In the status of a custom resource it does not heed it: the next plan sees what was written to another record.) What is
 //! created is applied without force: on an object of somebody else's in the same place that conflicts, and nothing is
 //! touched. So a creation costs one call, where looking first would cost two.
 

@@ -8,6 +8,7 @@
 //! from. A parked Service (its tenant has deleted it, and only its address is kept) has its place until somebody waits: then the
 //! oldest are let go. Every step takes logarithmic time in the tenant's Services.
 
+mod newest;
 mod place;
 
 use std::{
@@ -21,6 +22,7 @@ use super::{
     shortage::Shortage,
     terms::{Holding, Limits, News, Said, Usage, Verdict},
 };
+use newest::Newest;
 use place::{Lack, Place, Standing, Sum, age, lack};
 
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +49,8 @@ pub(super) struct Account {
     turns: u64,
     /// The parked ones that are not let go yet, the oldest first.
     kept: BTreeMap<u64, ServiceKey>,
-    /// The active ones that are there, the oldest first; only while there are quotas.
-    ages: BTreeSet<(i64, ServiceKey)>,
-    /// So many of the newest are beyond the quotas, and stay while these are not enforced.
-    over: usize,
+    /// The active ones that are there, only while there are quotas. Who of them is beyond these stays while they are not enforced.
+    newest: Newest,
     /// The withdrawn ones.
     beyond: BTreeSet<(i64, ServiceKey)>,
     line: BTreeMap<ServiceKey, Wait>,
@@ -80,7 +80,7 @@ impl Account {
             load_balancers: self.recorded.count,
             ports: self.recorded.ports,
             waiting: self.line.len(),
-            beyond: self.over.max(self.violating),
+            beyond: self.newest.beyond().max(self.violating),
         }
     }
 
@@ -102,8 +102,12 @@ impl Account {
         let before = std::mem::replace(&mut self.limits, limits);
         line.iter().for_each(|key| self.step_up(key));
         if before.is_bounded() != limits.is_bounded() {
-            let places = self.places.iter().filter(|_| limits.is_bounded());
-            self.ages = places.filter_map(|(key, place)| age(key, place)).collect();
+            self.newest = Newest::default();
+            for (key, place) in self.places.iter().filter(|_| limits.is_bounded()) {
+                if let Some(age) = age(key, place) {
+                    self.newest.put(age, place.ports());
+                }
+            }
         }
         self.settle();
     }
@@ -369,22 +373,11 @@ impl Account {
         self.restore();
         self.serve();
         self.evict();
-        self.over = self.beyond_quotas();
-    }
-
-    /// How many of the newest would have to go for the others to be within the quotas.
-    fn beyond_quotas(&self) -> usize {
-        let mut left = Sum::default();
-        left.add(self.taken(|sum| sum.count), self.taken(|sum| sum.ports));
-        let mut newest = self.ages.iter().rev();
-        let mut beyond = 0;
-        while !self.limits.have_room_for(left.count, left.ports)
-            && let Some((_, key)) = newest.next()
-        {
-            left.take(1, self.places.get(key).map_or(0, Place::ports));
-            beyond += 1;
-        }
-        beyond
+        let (count, ports) = (self.taken(|sum| sum.count), self.taken(|sum| sum.ports));
+        self.newest.settle(|gone| {
+            self.limits
+                .have_room_for(count - gone.count, ports - gone.ports)
+        });
     }
 
     /// The newest beyond a quota that is enforced.
@@ -394,7 +387,7 @@ impl Account {
                 .limits
                 .have_room_for(self.taken(|sum| sum.count), self.taken(|sum| sum.ports))
         {
-            let Some((_, key)) = self.ages.last().cloned() else {
+            let Some(key) = self.newest.newest().cloned() else {
                 return;
             };
             self.change(&key, |place| place.standing = Standing::Withdrawn);
@@ -521,7 +514,10 @@ impl Account {
         match place.standing {
             Standing::Active => {
                 if let Some(age) = age(key, place).filter(|_| self.limits.is_bounded()) {
-                    put(&mut self.ages, age, is_there);
+                    match is_there {
+                        true => self.newest.put(age, ports),
+                        false => self.newest.remove(&age),
+                    }
                 }
             }
             Standing::Withdrawn => {

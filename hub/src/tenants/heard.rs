@@ -43,6 +43,8 @@ pub struct Heard {
     pub refused: Vec<String>,
     /// Services have begun to be held back, for the tenant changes them again and again.
     pub restless: bool,
+    /// Agents throw each other out again and again, since now.
+    pub contested: bool,
     /// So many load balancers are absent now that the brake holds them, and it did not before: how many, of how many.
     pub held: Option<(usize, usize)>,
 }

@@ -3,6 +3,7 @@
 //! out and puts answers in, and neither waits for the other: every call here holds one tenant's lock for microseconds.
 
 mod admission;
+mod contest;
 mod credential;
 mod heard;
 mod planned;
@@ -33,6 +34,8 @@ use berth_common::{
 
 use admission::may_be;
 pub use admission::{Admission, Refused};
+use contest::Contest;
+pub use contest::WINDOW as CONTEST_ENDS_AFTER;
 pub use credential::{Credential, Revocations, Revoked, Shown};
 use heard::mark_all;
 pub use heard::{Heard, Rejected};
@@ -391,6 +394,11 @@ impl Tenants {
             .iter()
             .map(|(name, state)| (name.clone(), lock(state).standing()))
             .collect()
+    }
+
+    /// When it is over that agents throw each other out under a tenant's identity, if they do and nothing more of it happens.
+    pub fn contested(&self, tenant: &TenantName, now: Instant) -> Option<Instant> {
+        self.with(tenant, |state| state.contest.ends(now)).flatten()
     }
 
     /// Resolves when a standing may have changed since the call.

@@ -22,7 +22,8 @@ use berth_wire::v1;
 use tokio::sync::Notify;
 
 use super::{
-    Admission, Credential, Fenced, Heard, Planned, Refused, Rejected, Shown, Standing, Tenants,
+    Admission, Contest, Credential, Fenced, Heard, Planned, Refused, Rejected, Shown, Standing,
+    Tenants,
     heard::{mark, refused_lines},
     lock,
 };
@@ -67,6 +68,7 @@ pub(super) struct State {
     live: Option<Box<Live>>,
     /// The highest number of a session that was accepted.
     newest: u64,
+    pub(super) contest: Contest,
     /// Why nothing of it counts any more: its `Tenant` object is gone, and another of that name begins anew.
     retired: Option<Refused>,
 }
@@ -78,6 +80,8 @@ struct Live {
     renewed: Option<Shown>,
     /// For which version of what it would be given its agent was asked to renew.
     asked: Option<u64>,
+    /// Which start of an agent it is of.
+    instance: String,
     /// Empty while the agent does not know it.
     cluster_uid: String,
     /// The identity becomes this cluster's with this session. None where it is the cluster's already, or was taken from it.
@@ -446,6 +450,7 @@ impl Seat {
             discarded: taken.discarded,
             refused,
             restless: state.planned.take_news(),
+            contested: false,
         };
         Ok((heard, taken.turn))
     }
@@ -479,6 +484,10 @@ impl Seat {
         for (key, answer) in &state.answers {
             session.answer(&Key::Service(key.clone()), answer);
         }
+        let contested = state
+            .present()
+            .is_some_and(|live| live.instance != greeting.instance_id)
+            && state.contest.taken_over(now);
         state.end(Ending::Fenced);
         let older = state.live.as_ref().map(|live| live.session.number());
         let shown = Shown {
@@ -491,6 +500,7 @@ impl Seat {
             credential: self.credential.clone(),
             renewed: None,
             asked: None,
+            instance: greeting.instance_id.clone(),
             cluster_uid: greeting.cluster_uid.clone(),
             claim: claims.then_some(Claim::Open),
             ending: None,
@@ -513,6 +523,7 @@ impl Seat {
         self.tenants.changed.notify_waiters();
         let heard = Heard {
             greeting: Some(greeting),
+            contested,
             ..Heard::default()
         };
         Ok((heard, older))

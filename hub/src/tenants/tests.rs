@@ -60,9 +60,14 @@ fn hub(admissions: &[(&str, Admission)]) -> (Arc<Tenants>, Arc<Recorder>) {
 }
 
 fn agent(cluster: &str) -> AgentSession {
+    start(cluster, "i")
+}
+
+/// This start of an agent.
+fn start(cluster: &str, instance: &str) -> AgentSession {
     let mut agent = AgentSession::new(AgentInfo {
         version: "0.1.0".into(),
-        instance_id: "i".into(),
+        instance_id: instance.into(),
     });
     let _ = agent.set_source(Source::Synced {
         cluster_uid: cluster.into(),
@@ -254,6 +259,35 @@ fn point_07_the_end_of_a_deletion_is_told_once_it_has_come() {
     tenants.gone(&acme(), &key);
     let events = talk(&mut agent, &seat).unwrap();
     assert!(matches!(&events[..], [Event::Answer(_, a)] if a.outcome == Outcome::Deleted));
+}
+
+#[test]
+fn hostile_25_two_agents_that_throw_each_other_out_are_a_contest_and_one_that_comes_back_is_none() {
+    let (tenants, _) = hub(&[("acme", Admission::default())]);
+    let contested = || tenants.contested(&acme(), Instant::now()).is_some();
+    let mut one = start("c", "one");
+    // Its connections are lost, and the hub has not noticed.
+    let mut live: Vec<Seat> = Vec::new();
+    for _ in 0..20 {
+        live.push(connect(&tenants, &mut one));
+        talk(&mut one, &live[live.len() - 1]).unwrap();
+    }
+    assert!(!contested(), "an agent with a bad line");
+    // It starts anew again and again, and its sessions end with it.
+    live.clear();
+    for n in 0..20 {
+        let mut next = start("c", &format!("start-{n}"));
+        let seat = connect(&tenants, &mut next);
+        talk(&mut next, &seat).unwrap();
+    }
+    assert!(!contested(), "an agent that crashes");
+    let mut two = start("c", "two");
+    for n in 0..6 {
+        assert_eq!(contested(), n > 4, "after {n} sessions");
+        let agent = if n % 2 == 0 { &mut one } else { &mut two };
+        live.push(connect(&tenants, agent));
+        talk(agent, &live[live.len() - 1]).unwrap();
+    }
 }
 
 #[test]

@@ -183,6 +183,22 @@ impl Call {
     /// Says Hello, for a cluster, and expects Welcome.
     pub(crate) async fn welcomed(&mut self, cluster: &str) -> Result<v1::Welcome, Status> {
         self.say(messages::hello(cluster)).await;
+        self.taken().await
+    }
+
+    /// The same as another start of an agent.
+    pub(crate) async fn welcomed_as(
+        &mut self,
+        cluster: &str,
+        instance: &str,
+    ) -> Result<v1::Welcome, Status> {
+        let mut hello = messages::hello_of(1, 1, cluster);
+        hello.instance_id = instance.into();
+        self.say(Say::Hello(hello)).await;
+        self.taken().await
+    }
+
+    async fn taken(&mut self) -> Result<v1::Welcome, Status> {
         match self.hear().await? {
             Hear::Welcome(welcome) => Ok(welcome),
             other => panic!("no Welcome but {other:?}"),

@@ -6,12 +6,16 @@ use berth_common::identity::TenantName;
 use clap::Args;
 use kube::{
     Api, Client,
-    api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions},
+    api::{DeleteParams, ListParams, Preconditions},
     runtime::{conditions::is_deleted, wait::await_condition},
 };
 use serde_json::json;
 
-use super::{CliError, Console, audited, cluster, find};
+use super::{
+    CliError, Console, audited,
+    change::{Part, change},
+    cluster, find,
+};
 use crate::{
     api::{LoadBalancer, ReclaimPolicy, Tenant},
     cli::KubeArgs,
@@ -40,7 +44,7 @@ pub(super) async fn run(
     let name = &arguments.name;
     let client = arguments.kube.client().await?;
     let (api, tenant) = find(client.clone(), name).await?;
-    let has = load_balancers(client, name).await?;
+    let has = load_balancers(client.clone(), name).await?;
     for line in shown(name, &tenant, &has) {
         writeln!(console.out, "{line}")?;
     }
@@ -48,19 +52,8 @@ pub(super) async fn run(
         writeln!(console.notes, "nothing was done: to delete it, add --yes")?;
         return Ok(ExitCode::FAILURE);
     }
-    // Also where many are being deleted at once: this one is meant.
-    let confirmed = json!({ "metadata": {
-        "uid": tenant.metadata.uid,
-        "annotations": { CONFIRM_DELETION: "true" },
-    }});
-    api.patch_metadata(
-        name.as_str(),
-        &PatchParams::default(),
-        &Patch::Merge(confirmed),
-    )
-    .await
-    .map_err(|error| cluster("annotate the Tenant", error))?;
-    let uid = tenant.metadata.uid.clone().unwrap_or_default();
+    let uid = tenant.metadata.uid.unwrap_or_default();
+    confirm(client, name, &uid).await?;
     let this = DeleteParams {
         preconditions: Some(Preconditions {
             uid: Some(uid.clone()),
@@ -103,6 +96,20 @@ pub(super) async fn run(
         )
     )?;
     Ok(ExitCode::FAILURE)
+}
+
+/// Also where many are being deleted at once: this one is meant, and no other of that name.
+async fn confirm(client: Client, name: &TenantName, uid: &str) -> Result<(), CliError> {
+    change(client, name, Part::Decisions, |tenant| {
+        if tenant.metadata.uid.as_deref() != Some(uid) {
+            let said = format!("the Tenant {name} has just been made anew");
+            return Err(CliError::Meanwhile(said));
+        }
+        let patch = json!({ "metadata": { "annotations": { CONFIRM_DELETION: "true" } } });
+        Ok((Some(patch), ()))
+    })
+    .await?;
+    Ok(())
 }
 
 /// The Service of each load balancer, with its address.
@@ -158,12 +165,28 @@ fn shown(name: &TenantName, tenant: &Tenant, has: &[(String, String)]) -> Vec<St
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::change::tests::{Server, acme, hub},
+        *,
+    };
     use crate::api::TenantSpec;
+
+    #[tokio::test]
+    async fn only_the_one_that_was_shown_is_confirmed() {
+        let server = Server::new(json!({}), [hub()]);
+        confirm(server.client(), &acme(), "first").await.unwrap();
+        let annotations = server.state().tenant["metadata"]["annotations"].clone();
+        assert_eq!(annotations[CONFIRM_DELETION], "true");
+        let anew = json!({ "metadata": { "uid": "second" } });
+        let server = Server::new(json!({}), [anew]);
+        let error = confirm(server.client(), &acme(), "first").await;
+        assert!(matches!(error, Err(CliError::Meanwhile(_))), "{error:?}");
+        assert!(server.state().taken.is_empty());
+    }
 
     #[test]
     fn what_goes_is_shown_and_what_becomes_of_the_addresses() {
-        let name = TenantName::parse("acme").unwrap();
+        let name = acme();
         let mut tenant = Tenant::new("acme", TenantSpec::default());
         let has = [("default/web".to_owned(), "192.0.2.1".to_owned())];
         let lines = shown(&name, &tenant, &has);

@@ -4,14 +4,14 @@ use std::process::ExitCode;
 
 use berth_common::identity::TenantName;
 use clap::Args;
-use kube::api::{Patch, PatchParams};
+use kube::Client;
 use serde_json::{Value, json};
 
-use super::{CliError, Console, audited, cluster, find};
-use crate::{
-    api::{Tenant, TenantStatus},
-    cli::KubeArgs,
+use super::{
+    CliError, Console, audited,
+    change::{Changed, Part, change},
 };
+use crate::{api::TenantStatus, cli::KubeArgs};
 
 /// Arguments of `tenant rebind`.
 #[derive(Debug, Args)]
@@ -40,14 +40,9 @@ pub(super) async fn run(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, CliError> {
     let name = &arguments.name;
-    let (api, tenant) = find(arguments.kube.client().await?, name).await?;
-    let status = tenant.status.clone().unwrap_or_default();
-    let (change, said) = decide(name, &status, arguments.to.as_deref());
-    if let Some(change) = change {
-        let patch = Patch::Merge(at_this_version(&tenant, change));
-        api.patch_status(name.as_str(), &PatchParams::default(), &patch)
-            .await
-            .map_err(|error| cluster("write the Tenant's status", error))?;
+    let client = arguments.kube.client().await?;
+    let Changed { written, said, .. } = rebind(client, name, arguments.to.as_deref()).await?;
+    if written {
         let what = said.first().map(String::as_str).unwrap_or_default();
         audited(console, name, "tenant_rebind", what)?;
     }
@@ -57,12 +52,29 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The hub may be writing a binding right now: then this one fails, and the operator looks again.
-fn at_this_version(tenant: &Tenant, status: Value) -> Value {
-    json!({
-        "metadata": { "resourceVersion": tenant.metadata.resource_version },
-        "status": status,
+/// The identity is taken from the cluster that has it when the command is given, and from no other: one that comes in that moment is the
+/// one that was meant to have it.
+async fn rebind(
+    client: Client,
+    name: &TenantName,
+    to: Option<&str>,
+) -> Result<Changed<Vec<String>>, CliError> {
+    let mut from = None;
+    change(client, name, Part::Status, |tenant| {
+        let status = tenant.status.clone().unwrap_or_default();
+        let bound = status.cluster_uid.clone();
+        let from = from.get_or_insert_with(|| bound.clone());
+        if to.is_none() && *from != bound {
+            let said = match &bound {
+                Some(bound) => format!("{name} has just been taken by the cluster {bound}"),
+                None => format!("somebody else has just rebound {name}"),
+            };
+            return Err(CliError::Meanwhile(said));
+        }
+        let (change, said) = decide(name, &status, to);
+        Ok((change.map(|status| json!({ "status": status })), said))
     })
+    .await
 }
 
 /// What to write into the status, if anything, and what to say.
@@ -111,7 +123,37 @@ fn decide(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        super::change::tests::{Server, acme, hub},
+        *,
+    };
+
+    #[tokio::test]
+    async fn a_status_that_the_hub_writes_meanwhile_does_not_stop_it() {
+        let bound = json!({ "status": { "clusterUID": "one" } });
+        let server = Server::new(bound, [hub(), hub()]);
+        let done = rebind(server.client(), &acme(), None).await.unwrap();
+        assert!(done.written);
+        let state = server.state();
+        assert_eq!(state.taken.len(), 1);
+        assert!(state.taken[0].0.ends_with("/status"), "{:?}", state.taken);
+        let status = json!({ "formerClusterUID": "one", "heldLoadBalancers": 3 });
+        assert_eq!(state.tenant["status"], status);
+    }
+
+    #[tokio::test]
+    async fn the_identity_is_not_taken_from_a_cluster_that_has_just_got_it() {
+        let bound = json!({ "status": { "clusterUID": "one" } });
+        let other = json!({ "status": { "clusterUID": "two" } });
+        let server = Server::new(bound.clone(), [other.clone()]);
+        let error = rebind(server.client(), &acme(), None).await.unwrap_err();
+        assert!(error.one_line().contains("cluster two"), "{error}");
+        assert!(server.state().taken.is_empty());
+        // Who names the cluster means it whoever has it.
+        let server = Server::new(bound, [other]);
+        let done = rebind(server.client(), &acme(), Some("three")).await;
+        assert!(done.unwrap().said[0].contains("and not to two any more"));
+    }
 
     fn bound(uid: Option<&str>) -> TenantStatus {
         TenantStatus {
@@ -121,7 +163,7 @@ mod tests {
     }
 
     fn decided(uid: Option<&str>, to: Option<&str>) -> (Option<Value>, Vec<String>) {
-        decide(&TenantName::parse("acme").unwrap(), &bound(uid), to)
+        decide(&acme(), &bound(uid), to)
     }
 
     #[test]

@@ -4,13 +4,13 @@ use std::{process::ExitCode, time::Duration};
 
 use berth_common::identity::TenantName;
 use clap::Args;
-use kube::{
-    api::{Patch, PatchParams},
-    runtime::wait::await_condition,
-};
+use kube::{Api, runtime::wait::await_condition};
 use serde_json::json;
 
-use super::{CliError, Console, audited, cluster, find};
+use super::{
+    CliError, Console, audited,
+    change::{Part, change},
+};
 use crate::{api::Tenant, cli::KubeArgs, objects::RELEASE_HELD};
 
 /// How long the hub is waited for. It takes milliseconds, if it is there.
@@ -30,18 +30,22 @@ pub(super) async fn run(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, CliError> {
     let name = &arguments.name;
-    let (api, tenant) = find(arguments.kube.client().await?, name).await?;
-    let held = tenant.status.map_or(0, |status| status.held_load_balancers);
-    if held == 0 {
+    let client = arguments.kube.client().await?;
+    let done = change(client.clone(), name, Part::Decisions, |tenant| {
+        let status = tenant.status.as_ref();
+        let held = status.map_or(0, |status| status.held_load_balancers);
+        let patch = json!({ "metadata": { "annotations": { RELEASE_HELD: "true" } } });
+        Ok(((held > 0).then_some(patch), held))
+    })
+    .await?;
+    let held = done.said;
+    if !done.written {
         writeln!(console.out, "nothing of {name} is held")?;
         return Ok(ExitCode::SUCCESS);
     }
-    let patch = json!({ "metadata": { "annotations": { RELEASE_HELD: "true" } } });
-    api.patch_metadata(name.as_str(), &PatchParams::default(), &Patch::Merge(patch))
-        .await
-        .map_err(|error| cluster("annotate the Tenant", error))?;
     let what = format!("{held} load balancers");
     audited(console, name, "tenant_release_held", &what)?;
+    let api: Api<Tenant> = Api::all(client);
     let taken = await_condition(api, name.as_str(), is_taken);
     match tokio::time::timeout(HUB, taken).await {
         Ok(Ok(_)) => {

@@ -11,21 +11,14 @@ use berth_common::{
 };
 use clap::Args;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use kube::{
-    Client,
-    api::{Patch, PatchParams},
-};
+use kube::Client;
 use serde_json::json;
 
-use super::{CliError, Console, audited, cluster, find};
-use crate::{
-    api::{Credentials, Tenant},
-    ca::CLOCK_SKEW,
-    cli::KubeArgs,
+use super::{
+    CliError, Console, audited,
+    change::{Changed, Part, change},
 };
-
-/// How often the Tenant may have been changed by somebody else between reading and writing it.
-const TRIES: usize = 20;
+use crate::{api::Credentials, ca::CLOCK_SKEW, cli::KubeArgs};
 
 /// Arguments of `tenant revoke`.
 #[derive(Debug, Args)]
@@ -45,9 +38,10 @@ pub(super) async fn run(
 ) -> Result<ExitCode, CliError> {
     let name = &arguments.name;
     let client = arguments.kube.client().await?;
-    let (credentials, said, written) = write(client, name, &arguments.serials, console.now).await?;
+    let done = revoke(client, name, &arguments.serials, console.now).await?;
+    let (credentials, said) = done.said;
     // Fields that a CRD does not have are dropped without a word, and this must not be believed to have happened.
-    if written.spec.credentials.as_ref() != Some(&credentials) {
+    if done.tenant.spec.credentials.as_ref() != Some(&credentials) {
         return Err(CliError::OldSchema("spec.credentials"));
     }
     let what = said.first().map(String::as_str).unwrap_or_default();
@@ -58,33 +52,20 @@ pub(super) async fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes it, however often the Tenant is changed meanwhile. Returns what was written, what there is to say, and what the API server has made
-/// of it.
-async fn write(
+/// Two operators at once: neither forgets what the other has revoked.
+async fn revoke(
     client: Client,
     name: &TenantName,
     serials: &[Serial],
     now: SystemTime,
-) -> Result<(Credentials, Vec<String>, Tenant), CliError> {
-    let mut tries = 0;
-    loop {
-        tries += 1;
-        let (api, tenant) = find(client.clone(), name).await?;
+) -> Result<Changed<(Credentials, Vec<String>)>, CliError> {
+    change(client, name, Part::Decisions, |tenant| {
         let before = tenant.spec.credentials.clone().unwrap_or_default();
         let (credentials, said) = decide(name, before, serials, now);
-        let patch = Patch::Merge(json!({
-            // Two operators at once: neither forgets what the other has revoked.
-            "metadata": { "resourceVersion": tenant.metadata.resource_version },
-            "spec": { "credentials": credentials },
-        }));
-        let params = PatchParams::default();
-        match api.patch(name.as_str(), &params, &patch).await {
-            Ok(written) => return Ok((credentials, said, written)),
-            // Or the hub, which has written the status: what is to be revoked does not wait for that.
-            Err(kube::Error::Api(status)) if status.code == 409 && tries < TRIES => {}
-            Err(error) => return Err(cluster("write the Tenant", error)),
-        }
-    }
+        let patch = json!({ "spec": { "credentials": credentials } });
+        Ok((Some(patch), (credentials, said)))
+    })
+    .await
 }
 
 /// What the Tenant says then, and what the operator is told.
@@ -133,17 +114,10 @@ fn parsed(credentials: &Credentials) -> Vec<Serial> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
-
-    use http::{Method, Request, Response};
-    use kube::client::Body;
-    use serde_json::Value;
-
-    use super::*;
-
-    fn acme() -> TenantName {
-        TenantName::parse("acme").unwrap()
-    }
+    use super::{
+        super::change::tests::{Server, acme, hub},
+        *,
+    };
 
     fn at(seconds: u64) -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
@@ -183,49 +157,14 @@ mod tests {
     /// The hub writes the status of a Tenant whenever it likes, and another operator its credentials.
     #[tokio::test]
     async fn a_tenant_that_changes_meanwhile_is_read_again_and_nothing_is_forgotten() {
-        let tenant = |version: &str, serials: &[&str]| {
-            json!({"apiVersion": "berth.dev/v1alpha1", "kind": "Tenant",
-                "metadata": {"name": "acme", "resourceVersion": version},
-                "spec": {"credentials": {"revokedSerials": serials}}})
-        };
-        let conflict = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
-            "code": 409, "reason": "Conflict", "message": "the object has been modified"});
-        let mut answers = vec![
-            (200, tenant("3", &["aa", "3f09"])),
-            (200, tenant("2", &["aa"])),
-            (409, conflict),
-            (200, tenant("1", &[])),
-        ];
-        let patches = Arc::new(Mutex::new(Vec::new()));
-        let seen = Arc::clone(&patches);
-        let service = tower::service_fn(move |request: Request<Body>| {
-            let (status, answer) = answers.pop().unwrap();
-            let seen = Arc::clone(&seen);
-            async move {
-                let (parts, body) = request.into_parts();
-                if parts.method == Method::PATCH {
-                    let body = body.collect_bytes().await?;
-                    let body: Value = serde_json::from_slice(&body).unwrap();
-                    seen.lock().unwrap().push(body);
-                }
-                let body = Body::from(serde_json::to_vec(&answer).unwrap());
-                Ok::<_, kube::Error>(Response::builder().status(status).body(body).unwrap())
-            }
-        });
-        let client = Client::new(service, "default");
+        let other = json!({ "spec": { "credentials": { "revokedSerials": ["aa"] } } });
+        let server = Server::new(json!({}), [hub(), other]);
         let serials = ["3f09".parse().unwrap()];
-        let written = write(client, &acme(), &serials, at(7)).await.unwrap();
-        assert_eq!(written.0.revoked_serials, ["aa", "3f09"]);
-        let patches = patches.lock().unwrap();
-        let told = |n: usize| {
-            let patch: &Value = &patches[n];
-            (
-                patch["metadata"]["resourceVersion"].clone(),
-                patch["spec"]["credentials"]["revokedSerials"].clone(),
-            )
-        };
-        assert_eq!(patches.len(), 2);
-        assert_eq!(told(0), (json!("1"), json!(["3f09"])));
-        assert_eq!(told(1), (json!("2"), json!(["aa", "3f09"])));
+        let done = revoke(server.client(), &acme(), &serials, at(7)).await;
+        assert_eq!(done.unwrap().said.0.revoked_serials, ["aa", "3f09"]);
+        let state = server.state();
+        assert_eq!((state.taken.len(), state.refused), (1, 2));
+        let said = &state.tenant["spec"]["credentials"]["revokedSerials"];
+        assert_eq!(*said, json!(["aa", "3f09"]));
     }
 }

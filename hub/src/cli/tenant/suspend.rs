@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use berth_common::identity::TenantName;
 use clap::Args;
-use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-use super::{CliError, Console, audited, cluster, find};
+use super::{
+    CliError, Console, audited,
+    change::{Part, change},
+};
 use crate::cli::KubeArgs;
 
 /// Arguments of `tenant suspend` and `tenant resume`.
@@ -25,12 +27,14 @@ pub(super) async fn run(
     console: &mut Console<'_>,
 ) -> Result<ExitCode, CliError> {
     let name = &arguments.name;
-    let (api, tenant) = find(arguments.kube.client().await?, name).await?;
-    if tenant.spec.suspended != suspend {
-        let patch = Patch::Merge(json!({ "spec": { "suspended": suspend } }));
-        api.patch(name.as_str(), &PatchParams::default(), &patch)
-            .await
-            .map_err(|error| cluster("write the Tenant", error))?;
+    let client = arguments.kube.client().await?;
+    let done = change(client, name, Part::Decisions, |tenant| {
+        let differs = tenant.spec.suspended != suspend;
+        let patch = json!({ "spec": { "suspended": suspend } });
+        Ok((differs.then_some(patch), ()))
+    })
+    .await?;
+    if done.written {
         let reason = if suspend {
             "tenant_suspend"
         } else {
@@ -38,11 +42,11 @@ pub(super) async fn run(
         };
         audited(console, name, reason, "")?;
     }
-    let said = match (suspend, tenant.spec.suspended) {
-        (true, false) => {
+    let said = match (suspend, done.written) {
+        (true, true) => {
             "is suspended: its session ends now and it gets no other; what it has keeps working, as it is"
         }
-        (true, true) => "was suspended already",
+        (true, false) => "was suspended already",
         (false, true) => "is resumed: its agent is let in when it next tries, within 10 minutes",
         (false, false) => "is not suspended",
     };

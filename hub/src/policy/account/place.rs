@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use berth_common::model::ServiceKey;
 
+use super::newest::Age;
 use crate::policy::terms::Holding;
 
 /// So many load balancers, with so many ports.
@@ -89,7 +90,7 @@ pub(super) enum Lack {
 }
 
 /// By what it is known which of two is the newer.
-pub(super) fn age(key: &ServiceKey, place: &Place) -> Option<(i64, ServiceKey)> {
+pub(super) fn age(key: &ServiceKey, place: &Place) -> Option<Age> {
     let seen = place.seen.filter(|seen| !seen.reserved)?;
     (place.standing == Standing::Active).then(|| (seen.since, key.clone()))
 }

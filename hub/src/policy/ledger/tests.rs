@@ -352,6 +352,57 @@ fn quota_what_is_beyond_either_is_counted_as_what_enforcing_it_would_withdraw() 
 }
 
 #[test]
+fn quota_who_is_beyond_is_not_counted_anew_with_each_change() {
+    const THERE: usize = 5_000;
+    let bounded = |most, ports| Limits {
+        load_balancers: Some(most),
+        ports: Some(ports),
+        enforce: false,
+    };
+    let mut ledger = Ledger::default();
+    let see = |ledger: &mut Ledger, n: usize, ports| {
+        let seen = (ports > 0).then_some(Holding {
+            ports,
+            since: i64::try_from(n).unwrap(),
+            has_service: true,
+            recorded: true,
+            ..Holding::default()
+        });
+        ledger.observe(&acme(), &key(&format!("s{n}")), seen);
+    };
+    for n in 0..THERE {
+        see(&mut ledger, n, 2);
+    }
+    ledger.limit(&acme(), 1, bounded(10, 15));
+    let moves = |ledger: &Ledger| ledger.accounts[&acme()].account.moves();
+    let beyond = |ledger: &Ledger| ledger.usage(&acme()).beyond;
+    assert_eq!(beyond(&ledger), THERE - 7, "for their ports");
+    assert_eq!(moves(&ledger), THERE - 7, "each of them, once");
+    ledger.check();
+    // Old ones and new ones change, go and come back.
+    let (mut last, mut changes) = (moves(&ledger), 0);
+    for n in (0..THERE).step_by(13).chain(0..20) {
+        for ports in [3, 1, 0, 1, 9, 2] {
+            see(&mut ledger, n, ports);
+            changes += 1;
+            let moved = moves(&ledger);
+            assert!(
+                moved - last <= 9,
+                "{} moves for s{n} with {ports} ports",
+                moved - last
+            );
+            last = moved;
+        }
+        if n % 5 == 0 {
+            ledger.check();
+        }
+        assert_eq!(beyond(&ledger), THERE - 7);
+    }
+    let cost = moves(&ledger) - (THERE - 7);
+    assert!(cost <= 2 * changes, "{cost} moves for {changes} changes");
+}
+
+#[test]
 fn quota_parked_ones_beyond_a_lowered_quota_are_let_go_and_do_not_come_back() {
     let mut desk = Desk::new(limits(3, 100, false));
     for (name, since) in [("a", 1), ("b", 2), ("c", 3)] {

@@ -1,11 +1,47 @@
-//! How many lines of the audit log each peer may cause: each tenant, where its certificate names one, and else each address, for
-//! many tenants may come from one address. Pure: the time is a parameter. What is kept is bounded too, for addresses cost a
+//! How many lines each peer may cause, in the log and in the audit log: each tenant, where its certificate names one, and else each
+//! address, for many tenants may come from one address. What is left out is counted, and the count told with the peer's next line, or
+//! by `audit::keep`. Pure but for the two statics: the time is a parameter. What is kept is bounded too, for addresses cost a
 //! stranger little.
 
-use std::{collections::HashMap, net::IpAddr, time::Duration};
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{LazyLock, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use berth_common::identity::TenantName;
 use tokio::time::Instant;
+
+/// The audit log's.
+pub(crate) static AUDIT: Bound = Bound::new();
+/// The log's, of what peers come and go with. What they cause otherwise is bounded by what they may change.
+pub(crate) static LOG: Bound = Bound::new();
+
+/// The bound of one log. It belongs to the process, as the log does.
+pub(crate) struct Bound(LazyLock<Mutex<Lines>>);
+
+impl Bound {
+    const fn new() -> Self {
+        Self(LazyLock::new(Mutex::default))
+    }
+
+    /// Whether to write a line about this peer now: if so, how many went unsaid since the last one about it, where any did.
+    pub(crate) fn spend(&self, who: Who) -> Option<Option<u64>> {
+        let unsaid = self.lines().spend(Instant::now(), who)?;
+        Some((unsaid > 0).then_some(unsaid))
+    }
+
+    /// What of windows that are over has not been told: it is now.
+    pub(crate) fn overdue(&self) -> Vec<Unsaid> {
+        self.lines().overdue(Instant::now())
+    }
+
+    fn lines(&self) -> MutexGuard<'_, Lines> {
+        // No panic can leave it half changed.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The window.
 const WINDOW: Duration = Duration::from_secs(10);
@@ -18,7 +54,7 @@ const ADDRESSES: usize = 4_096;
 
 /// Whose lines are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Who {
+pub(crate) enum Who {
     Tenant(TenantName),
     /// As `listen::address_key` has it.
     Address(IpAddr),
@@ -27,7 +63,7 @@ pub(super) enum Who {
 
 /// What was spent in the current window.
 #[derive(Debug, Default)]
-pub(super) struct Lines {
+struct Lines {
     window: Option<Instant>,
     of_addresses: u32,
     addresses: usize,
@@ -42,14 +78,14 @@ struct Spent {
 
 /// Lines that were not written, and of which nothing tells.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Unsaid {
-    pub(super) who: Who,
-    pub(super) lines: u64,
+pub(crate) struct Unsaid {
+    pub(crate) who: Who,
+    pub(crate) lines: u64,
 }
 
 impl Lines {
     /// Whether to write a line about this peer now: if so, how many went unsaid since the last one about it.
-    pub(super) fn spend(&mut self, now: Instant, who: Who) -> Option<u64> {
+    fn spend(&mut self, now: Instant, who: Who) -> Option<u64> {
         self.turn(now);
         let is_tenant = matches!(who, Who::Tenant(_));
         let who = self.known(who, is_tenant);
@@ -77,7 +113,7 @@ impl Lines {
     }
 
     /// What of windows that are over has not been told: it is now.
-    pub(super) fn overdue(&mut self, now: Instant) -> Vec<Unsaid> {
+    fn overdue(&mut self, now: Instant) -> Vec<Unsaid> {
         self.turn(now);
         let over = self.spent.iter_mut().filter(|(_, spent)| spent.said == 0);
         let mut unsaid: Vec<_> = over
