@@ -3,6 +3,7 @@
 //! turns, so that all find the same number of Services and the same machine. Knows the target; must not know how anything is set up.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc,
@@ -28,7 +29,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 
 use berth_agent::simulate::Look;
-use berth_hub::api::{HealthCheck, HealthMode, Tenant, TenantSpec};
+use berth_hub::api::{HealthCheck, HealthMode, LoadBalancer, Tenant, TenantSpec};
 
 use crate::attacker::{
     certificates::Forger,
@@ -58,6 +59,8 @@ const CHANGES: &str = "10000";
 const RESTLESS: &str = "sim-00001";
 /// Who breaks the rules.
 const MALLORY: &str = "mallory";
+/// So many Services may be made until each of those has been changed once.
+const BEGINNING: usize = 100;
 /// How long the misbehaviour may take to begin.
 const BEGINS: Duration = Duration::from_secs(120);
 /// Between two attempts of one whom the hub does not let in.
@@ -112,17 +115,31 @@ impl Fairness {
         settle(ground).await?;
         let mut times: [Vec<Duration>; 3] = Default::default();
         let mut timed: [Vec<String>; 3] = Default::default();
+        let mut beginning = Vec::new();
         for round in 0..self.rounds {
             for turn in 0..Beside::ALL.len() {
                 // Whoever goes first finds fewer Services.
                 let at = (round + turn) % Beside::ALL.len();
                 let beside = Beside::ALL[at];
                 rest(&ground.clusters(), FULL).await?;
-                let misbehaviour = Misbehaviour::begin(ground.lab.hub(), beside).await?;
-                // Whoever changes its Services comes with all of them anew; what is looked at is how that goes on.
-                berth.side.one(&format!("begin-{round}-{at}")).await?;
+                let misbehaviour = Misbehaviour::begin(ground, beside).await?;
                 let mut ticks = interval(PACE);
                 ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+                // The first change of each Service is one as anybody's; what is looked at is how that goes on.
+                for name in names(&format!("begin-{round}-{at}"), BEGINNING) {
+                    ticks.tick().await;
+                    let time = berth.side.one(&name).await?;
+                    if beside == Beside::Changes {
+                        beginning.push(time);
+                    }
+                    if misbehaviour.is_in_course(ground).await? {
+                        break;
+                    }
+                }
+                ensure!(
+                    misbehaviour.is_in_course(ground).await?,
+                    "the changes do not get through"
+                );
                 let (marks, began) = (Marks::now(ground).await?, Instant::now());
                 for name in names(&format!("fair-{round}-{at}"), self.each) {
                     ticks.tick().await;
@@ -141,6 +158,7 @@ impl Fairness {
         for (beside, spread) in Beside::ALL.into_iter().zip([&alone, &changes, &garbage]) {
             println!("  {:<15} {spread}", beside.text());
         }
+        println!("  {:<15} {}", "their beginning", Spread::new(beginning));
         for (beside, names) in Beside::ALL.into_iter().zip(&timed) {
             println!("  {:<15} {}", beside.text(), steps::of(berth, names));
             if let Some(slowest) = steps::of_slowest(berth, names) {
@@ -204,6 +222,18 @@ async fn settle(ground: &Ground) -> Result<()> {
     }
 }
 
+/// How often each load balancer of the one who changes them was written.
+async fn generations(ground: &Ground) -> Result<BTreeMap<String, i64>> {
+    let client = ground.lab.management().client().await?;
+    let records: Api<LoadBalancer> = Api::namespaced(client, &format!("berth-{RESTLESS}"));
+    let found = records.list(&ListParams::default()).await?.items;
+    let each = found.into_iter().filter_map(|record| {
+        let meta = record.metadata;
+        Some((meta.name?, meta.generation?))
+    });
+    Ok(each.collect())
+}
+
 /// What goes on until it is ended.
 enum Misbehaviour {
     None,
@@ -211,16 +241,20 @@ enum Misbehaviour {
         fleet: Fleet,
         began: Instant,
         changes: u64,
+        /// Of each load balancer, before.
+        generations: BTreeMap<String, i64>,
     },
     Garbage(Garbage),
 }
 
 impl Misbehaviour {
     /// Begins, and returns when it is in full course.
-    async fn begin(hub: &Hub, beside: Beside) -> Result<Self> {
+    async fn begin(ground: &Ground, beside: Beside) -> Result<Self> {
+        let hub = ground.lab.hub();
         Ok(match beside {
             Beside::Nothing => Self::None,
             Beside::Changes => {
+                let generations = generations(ground).await?;
                 let fleet =
                     Fleet::start(hub, &[&FLEET[..], &["--churn", CHANGES]].concat()).await?;
                 let synced = |look: &Look| look.synced == 1;
@@ -230,10 +264,26 @@ impl Misbehaviour {
                     fleet,
                     began: Instant::now(),
                     changes: look.changes,
+                    generations,
                 }
             }
             Beside::Garbage => Self::Garbage(Garbage::begin(hub).await?),
         })
+    }
+
+    /// Whether every Service has been changed once. What was told before that is not held back.
+    async fn is_in_course(&self, ground: &Ground) -> Result<bool> {
+        let Self::Fleet {
+            generations: before,
+            ..
+        } = self
+        else {
+            return Ok(true);
+        };
+        let now = generations(ground).await?;
+        Ok(now
+            .iter()
+            .all(|(name, generation)| before.get(name).is_some_and(|it| it < generation)))
     }
 
     /// Ends it, and says how much of it there was.
@@ -244,6 +294,7 @@ impl Misbehaviour {
                 fleet,
                 began,
                 changes,
+                ..
             } => {
                 let look = fleet.look().await?.context("the fleet said nothing")?;
                 let seconds = began.elapsed().as_secs_f64();

@@ -22,6 +22,7 @@ mod quiet;
 mod quotas;
 mod refusals;
 mod restarts;
+mod restless;
 mod spec;
 mod status;
 mod support;

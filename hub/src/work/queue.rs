@@ -52,13 +52,23 @@ struct Tenant {
     in_ring: bool,
 }
 
+/// Who has had a key run within this time is busy.
+const BUSY: Duration = Duration::from_secs(1);
+/// Where several are, each has this part of what one has that is alone.
+const SHARE: usize = 4;
+
 /// So many tenants' paces are kept before those are looked for that say nothing.
 const PACES: usize = 64;
 
 /// Deduplicated keys; tenants take turns.
 #[derive(Debug)]
 pub struct Queue {
+    /// At most so many keys of one tenant run at the same time while no other is busy.
     per_tenant: usize,
+    /// Whose key was handed out last, and when.
+    last: Option<(TenantName, Instant)>,
+    /// Until when more than one tenant is busy.
+    company: Option<Instant>,
     keys: HashMap<Id, Key>,
     tenants: HashMap<TenantName, Tenant>,
     ring: VecDeque<TenantName>,
@@ -72,10 +82,13 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// An empty queue; at most `per_tenant` keys of one tenant (at least one) run at the same time.
+    /// An empty queue; at most `per_tenant` keys of one tenant (at least one) run at the same time, and a quarter of them where
+    /// others are busy: whoever comes finds few writes in its way, and who is alone waits for nobody.
     pub fn new(per_tenant: usize) -> Self {
         Self {
             per_tenant: per_tenant.max(1),
+            last: None,
+            company: None,
             keys: HashMap::new(),
             tenants: HashMap::new(),
             ring: VecDeque::new(),
@@ -150,14 +163,16 @@ impl Queue {
         self.wake(now);
         let name = loop {
             let name = self.ring.pop_front()?;
+            let width = self.width(now);
             let tenant = self.tenants.get_mut(&name)?;
             tenant.in_ring = false;
-            // It may have used up its changes since it stands there.
-            if !self.resting.contains_key(&name) {
+            // It may have used up its changes since it stands there, and another may have come.
+            if !self.resting.contains_key(&name) && tenant.running < width {
                 break name;
             }
         };
-        // Who is in the ring has a key ready and a slot free.
+        self.note_busy(&name, now);
+        // Who is in the ring has a key ready.
         let tenant = self.tenants.get_mut(&name)?;
         let key = tenant.ready.pop_front()?;
         tenant.running += 1;
@@ -261,6 +276,28 @@ impl Queue {
         }
     }
 
+    /// Somebody has a key run.
+    fn note_busy(&mut self, name: &TenantName, now: Instant) {
+        if let Some((last, at)) = &mut self.last {
+            if last == name {
+                *at = now;
+                return;
+            }
+            if now < *at + BUSY {
+                self.company = Some(now + BUSY);
+            }
+        }
+        self.last = Some((name.clone(), now));
+    }
+
+    /// How many keys of one tenant may run at the same time.
+    fn width(&self, now: Instant) -> usize {
+        match self.company.is_some_and(|until| now < until) {
+            true => self.per_tenant.div_ceil(SHARE),
+            false => self.per_tenant,
+        }
+    }
+
     fn line_up(&mut self, id: &Id) {
         let tenant = self.tenants.entry(id.tenant.clone()).or_default();
         tenant.ready.push_back(id.key.clone());
@@ -334,7 +371,7 @@ mod tests {
         queue.add(&id("quiet", "s"));
         let order = drain(&mut queue, Instant::now());
         assert_eq!(order[1], id("quiet", "s"));
-        assert_eq!(order.len(), 51);
+        assert_eq!(order.len(), 26, "a quarter of the slots, beside another");
     }
 
     #[test]
@@ -348,6 +385,30 @@ mod tests {
         assert_eq!(running.len(), 2);
         queue.done(&running[0], Done::Settled(None), now);
         assert_eq!(drain(&mut queue, now).len(), 1);
+    }
+
+    #[test]
+    fn who_is_alone_has_more_slots_than_who_has_company() {
+        let mut now = Instant::now();
+        let mut queue = Queue::new(8);
+        for n in 0..30 {
+            queue.add(&id("loud", &format!("s{n:02}")));
+        }
+        let mut running = drain(&mut queue, now);
+        assert_eq!(running.len(), 8);
+        queue.add(&id("quiet", "s"));
+        let other = drain(&mut queue, now);
+        assert_eq!(other, [id("quiet", "s")], "it is served beside them");
+        queue.done(&other[0], Done::Settled(None), now);
+        for left in (0..8).rev() {
+            queue.done(&running.pop().unwrap(), Done::Settled(None), now);
+            let next = drain(&mut queue, now);
+            assert_eq!(next.len(), usize::from(left < 2), "{left} run");
+            running.extend(next.into_iter().take(usize::from(left == 0)));
+        }
+        now += BUSY;
+        queue.done(&running.pop().unwrap(), Done::Settled(None), now);
+        assert_eq!(drain(&mut queue, now).len(), 7, "one of two runs yet");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! What a tenant's Services are planned as. It is what was heard of them; but a Service that is changed again and again is held back:
 //! it is planned as it was until its tenant has a repetition to spare, and then as it is by that time. So what is changed without end
 //! costs its tenant's repetitions and nobody else's time, whatever else makes a Service planned (an address, a node, health), and a
-//! change that comes after a quiet time is carried out at once. Those that are held back have their turn in the order of waiting.
+//! change that comes after a quiet time is carried out at once. Those that are held back have their turn in the order of waiting. A
+//! tenant that tells of more than it may change at all is slower still, for nearly all of what it tells is overtaken by the next.
 //! Pure; time is a parameter.
 
 use std::{
@@ -21,23 +22,39 @@ use crate::policy::CHANGES_PER_SECOND;
 const AGAIN: Duration = Duration::from_secs(10);
 /// For so long repetitions that are not used are kept.
 const KEPT: Duration = Duration::from_secs(1);
+/// How many times longer a repetition takes while the tenant's changes are a flood.
+const FLOODED: u32 = 10;
+/// They are one when so much more was told than the tenant may have changes in that time...
+const FLOOD: Duration = Duration::from_secs(1);
+/// ...and for no longer than this after the last of them.
+const EBB: Duration = Duration::from_secs(5);
 
 /// So many Services are remembered after they are gone, among those that are there.
 const REMEMBERED: usize = 1_024;
 
 /// How many of a tenant's changes in a second may be for what it has changed just before: a twentieth of those that it may have at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Repetitions(NonZeroU32);
+pub struct Repetitions {
+    changes: NonZeroU32,
+}
 
 impl Repetitions {
     /// Of one who may have so many changes in a second.
     pub fn of(changes_per_second: NonZeroU32) -> Self {
-        Self(NonZeroU32::new(changes_per_second.get() / 20).unwrap_or(NonZeroU32::MIN))
+        Self {
+            changes: changes_per_second,
+        }
     }
 
-    /// How long one takes.
-    fn one(self) -> Duration {
-        Duration::from_secs(1) / self.0.get()
+    /// How long a change takes.
+    fn change(self) -> Duration {
+        Duration::from_secs(1) / self.changes.get()
+    }
+
+    /// How long a repetition takes, at most a second without a flood.
+    fn one(self, flood: bool) -> Duration {
+        let one = Duration::from_secs(1) / (self.changes.get() / 20).max(1);
+        if flood { FLOODED * one } else { one }
     }
 }
 
@@ -57,6 +74,8 @@ pub(super) struct PlannedServices {
     turns: u64,
     /// When all repetitions that were used will have come back.
     whole: Option<Instant>,
+    /// How far what was told of what had been changed just before reaches, with as many in a second as there may be changes.
+    told: Option<Instant>,
     /// Since when somebody has been held back, and when somebody was at last: pauses shorter than [`AGAIN`] are none.
     restless: Option<(Instant, Instant)>,
     /// Nobody was told of that yet.
@@ -125,6 +144,10 @@ impl PlannedServices {
         let repeats = self.recent.get(key).is_some_and(|it| {
             it.turn.is_some() || (it.planned != wanted && now < it.changed + AGAIN)
         });
+        if repeats {
+            let told = self.told.map_or(now, |at| at.max(now)) + repetitions.change();
+            self.told = Some(told.min(now + EBB));
+        }
         let may = !repeats || (self.line.is_empty() && self.free(repetitions, now).is_none());
         let Some(recent) = self.recent.get_mut(key) else {
             let recent = Recent {
@@ -199,15 +222,19 @@ impl PlannedServices {
         }
     }
 
+    fn is_flood(&self, now: Instant) -> bool {
+        self.told.is_some_and(|told| told > now + FLOOD)
+    }
+
     /// When there is a repetition again, where there is none now.
     fn free(&self, repetitions: Repetitions, now: Instant) -> Option<Instant> {
-        let one = repetitions.one();
+        let one = repetitions.one(self.is_flood(now));
         let free = (self.whole? + one).checked_sub(KEPT.max(one))?;
         (free > now).then_some(free)
     }
 
     fn spend(&mut self, repetitions: Repetitions, now: Instant) {
-        let one = repetitions.one();
+        let one = repetitions.one(self.is_flood(now));
         self.whole = Some(self.whole.map_or(now, |at| at.max(now)) + one);
     }
 }
