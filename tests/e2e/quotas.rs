@@ -12,6 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, PostParams};
 use serde_json::{Value, json};
 
+use crate::quiet::Written;
 use crate::support::{
     SOON, await_condition, await_event, await_no_address, await_service_gone, berth_hub_tenant,
     get, patch, service, tenant,
@@ -326,20 +327,13 @@ async fn quota_is_exact_when_fifty_come_at_once_and_the_hub_is_killed_among_them
     ensure!(most_at_once(&lab, "acme").await? == QUOTA);
 
     // A restart takes nobody's place, and writes nothing.
-    let before = lab.management().audit_by(":berth-hub").await?.0.len();
+    let written = Written::at_rest(&lab, &acme).await?;
     lab.hub().kill().await?;
     lab.hub().start().await?;
     lab.hub().ready().await?;
     await_usage(&lab, "acme", &[("loadBalancers", 10), ("waiting", 40)]).await?;
     ensure!(settled().await? == first);
-    let of_acme = |write: &berth_lab::Write| write.object.starts_with("berth-acme/");
-    let written = lab
-        .management()
-        .audit_by(":berth-hub")
-        .await?
-        .since(before)
-        .only(of_acme);
-    ensure!(written.0.is_empty(), "{written:#?}");
+    written.nothing_since("the hub came back").await?;
 
     // Five go: the first five by name of those that wait are served, for after a restart they stand in line by name.
     let waiting: Vec<String> = (0..50)

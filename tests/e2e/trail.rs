@@ -16,7 +16,12 @@ async fn lines(lab: &Lab, tenant: &str) -> Result<Vec<Value>> {
 }
 
 /// Waits for a line with this event and reason, and returns its detail.
-pub(crate) async fn await_line(lab: &Lab, tenant: &str, event: &str, reason: &str) -> Result<String> {
+pub(crate) async fn await_line(
+    lab: &Lab,
+    tenant: &str,
+    event: &str,
+    reason: &str,
+) -> Result<String> {
     let what = format!("the audit log has {event} {reason} of {tenant}");
     let detail = eventually(SOON, &what, || async {
         let lines = lines(lab, tenant).await.map_err(|e| Seen(e.to_string()))?;
