@@ -2,6 +2,7 @@
 //! often one of them changes. Tenants take turns; a key never runs twice at the same time; what failed waits, longer each
 //! time; and who changes things without end is slowed down. [`Queue`] decides all this without clock or lock; [`Work`] is the thin shell that waits.
 
+mod company;
 mod pace;
 mod queue;
 
