@@ -120,7 +120,12 @@ impl Account {
         self.change(key, |place| {
             let before = std::mem::replace(&mut place.seen, seen);
             let has_service = |seen: Option<Holding>| seen.is_some_and(|seen| seen.has_service);
-            if has_service(before) && !has_service(seen) && place.doubtful.is_none() {
+            // While its record is being written that may come to be, whatever becomes of the Service.
+            let unfinished = place.making
+                && place.standing == Standing::Active
+                && before.is_some_and(|seen| !seen.recorded);
+            let lost = has_service(before) && !has_service(seen);
+            if lost && place.doubtful.is_none() && !unfinished {
                 // It was granted more of what it had. It has to ask anew, for nothing now or for its record alone.
                 place.granted = None;
             }
@@ -128,9 +133,15 @@ impl Account {
                 seen.has_service
                     && before.is_none_or(|it| !it.has_service || it.ports != seen.ports)
             });
-            if news.is_some_and(|seen| place.granted.is_some_and(|ports| ports <= seen.ports)) {
-                place.granted = None;
+            let came =
+                news.is_some_and(|seen| place.granted.is_some_and(|ports| ports <= seen.ports));
+            if came {
                 place.doubtful = None;
+            }
+            let whole = place.granted.is_some_and(|ports| place.is_seen_with(ports));
+            let recorded = seen.is_some_and(|seen| seen.recorded) || !place.making;
+            if place.doubtful.is_none() && (whole || came && recorded) {
+                place.granted = None;
             }
             if seen.is_none() {
                 place.standing = Standing::Active;
@@ -162,6 +173,7 @@ impl Account {
         let place = self.places.get(key).cloned().unwrap_or_default();
         if place.standing == Standing::Withdrawn {
             let shortage = self.shortage(key, ports, true);
+            self.give_back(key);
             if let Some(place) = self.places.get_mut(key) {
                 place.told = true;
             }
@@ -171,7 +183,10 @@ impl Account {
         if has && place.ports() >= ports {
             self.leave_line(key);
             let seen = place.seen.is_some_and(|seen| seen.ports >= ports);
-            self.change(key, |place| place.granted = place.grant_for(ports));
+            self.change(key, |place| {
+                place.making &= place.granted.is_some();
+                place.granted = place.grant_for(ports);
+            });
             self.settle();
             return Said {
                 again: place.doubtful.filter(|_| seen),
@@ -289,6 +304,7 @@ impl Account {
 
     fn grant(&mut self, key: &ServiceKey, ports: usize) {
         self.change(key, |place| {
+            place.making = place.is_empty() || place.standing != Standing::Active;
             place.standing = Standing::Active;
             place.told = false;
             place.granted = place.grant_for(ports);

@@ -43,6 +43,8 @@ pub(super) struct Place {
     pub(super) seen: Option<Holding>,
     /// With so many ports it is being written.
     pub(super) granted: Option<usize>,
+    /// That was granted for a load balancer as a whole, and not for more ports of one that is there.
+    pub(super) making: bool,
     /// Whether that came to be is not known, and will be by then.
     pub(super) doubtful: Option<Instant>,
     pub(super) standing: Standing,
@@ -56,15 +58,15 @@ impl Place {
         seen.max(self.granted.unwrap_or(0))
     }
 
-    /// Whether its Service is there, and nothing of it has other than so many ports.
+    /// Whether all of it is there, and nothing of it has other than so many ports.
     pub(super) fn is_seen_with(&self, ports: usize) -> bool {
         self.seen
-            .is_some_and(|seen| seen.has_service && seen.ports == ports)
+            .is_some_and(|seen| seen.has_service && seen.recorded && seen.ports == ports)
     }
 
     /// What is granted where so many ports are asked for. That something is seen which has more is no reason to grant nothing: it may be
     /// seen to have less than these in the next moment, for an earlier write of which nothing was heard. Nor is a record whose Service
-    /// is gone: while that is made anew, the record may go as well. And what may have come to be of an earlier write is not given back.
+    /// is gone: while that is made anew, the record may go as well; nor a Service that has no record yet. And what may have come to be of an earlier write is not given back.
     pub(super) fn grant_for(&self, ports: usize) -> Option<usize> {
         let doubted = self.doubtful.and(self.granted);
         match self.is_seen_with(ports) {

@@ -255,6 +255,28 @@ fn quota_what_an_older_list_does_not_show_keeps_its_place_until_the_watch_would_
 }
 
 #[test]
+fn quota_a_service_that_somebody_deletes_while_its_record_is_written_keeps_its_place() {
+    let mut desk = Desk::new(limits(1, 100, false));
+    assert!(desk.granted("a", 1));
+    let seen = Holding {
+        ports: 1,
+        has_service: true,
+        ..Holding::default()
+    };
+    desk.ledger.observe(&acme(), &key("a"), Some(seen));
+    assert!(desk.granted("a", 1), "its record is written now");
+    assert!(!desk.granted("b", 1));
+    desk.gone("a");
+    assert_eq!(desk.news(), nobody(), "the record may come to be");
+    desk.recorded("a", 1);
+    assert!(desk.granted("a", 1) && !desk.granted("b", 1));
+    desk.seen("a", 1, 2);
+    // Of what is there as a whole nothing is being made.
+    desk.gone("a");
+    assert_eq!(desk.news(), planned("b"));
+}
+
+#[test]
 fn quota_ports_are_counted_over_all_and_a_smaller_one_passes_who_wants_too_many() {
     let mut desk = Desk::new(limits(10, 10, false));
     desk.ask("a", 6);
