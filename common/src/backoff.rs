@@ -25,6 +25,8 @@ pub enum Cause {
     RetryAfter(Duration),
     /// The hub knows this identity and refuses it (`PERMISSION_DENIED`).
     Refused,
+    /// The hub does not know the tenant of this identity: a moment later it may, for the Tenant has just been made.
+    Unknown,
 }
 
 /// The attempts in a row that did not last.
@@ -45,13 +47,14 @@ impl Backoff {
     ///
     /// Lost: uniform between zero and the present ceiling. Told: the time told (at most [`MAX_RETRY_AFTER`]), never
     /// earlier and at most a tenth later, so that many who were told the same do not arrive as one. Refused: uniform
-    /// within [`REFUSED`].
+    /// within [`REFUSED`]. Unknown: as if lost, until that has reached [`CAP`]; then as if refused.
     pub fn next(&mut self, cause: Cause, synced: Duration, random: &mut fastrand::Rng) -> Duration {
         if synced >= RESET_AFTER {
             self.failures = 0;
         }
         match cause {
-            Cause::Lost => {
+            Cause::Unknown if self.ceiling() == CAP => self.next(Cause::Refused, synced, random),
+            Cause::Lost | Cause::Unknown => {
                 let ceiling = self.ceiling();
                 self.failures = self.failures.saturating_add(1);
                 ceiling.mul_f64(random.f64())
@@ -126,6 +129,22 @@ mod tests {
     }
 
     #[test]
+    fn who_is_not_known_yet_comes_back_soon_and_at_last_as_who_is_refused() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut backoff = Backoff::new(BASE);
+        let mut ceiling = BASE;
+        while ceiling < CAP {
+            let delay = backoff.next(Cause::Unknown, NEVER, &mut random);
+            assert!(delay <= ceiling, "{delay:?} of {ceiling:?}");
+            ceiling = (2 * ceiling).min(CAP);
+        }
+        for _ in 0..3 {
+            let delay = backoff.next(Cause::Unknown, NEVER, &mut random);
+            assert!(delay >= REFUSED.0 && delay <= REFUSED.1, "{delay:?}");
+        }
+    }
+
+    #[test]
     fn a_fleet_spreads_over_the_whole_ceiling() {
         let mut tenths = [0_u32; 10];
         for seed in 0..1000 {
@@ -143,6 +162,7 @@ mod tests {
         prop_oneof![
             Just(Cause::Lost),
             Just(Cause::Refused),
+            Just(Cause::Unknown),
             any::<Duration>().prop_map(Cause::RetryAfter),
         ]
     }
@@ -157,12 +177,16 @@ mod tests {
             let mut random = fastrand::Rng::with_seed(seed);
             let mut backoff = Backoff::new(Duration::from_millis(base));
             for (cause, synced) in history {
-                let before = backoff.ceiling();
+                let before = match synced >= RESET_AFTER {
+                    true => Backoff::new(Duration::from_millis(base)).ceiling(),
+                    false => backoff.ceiling(),
+                };
                 let delay = backoff.next(cause, synced, &mut random);
                 prop_assert!(backoff.ceiling() <= CAP);
                 match cause {
                     Cause::Lost => prop_assert!(delay <= before),
-                    Cause::Refused => prop_assert!(delay >= REFUSED.0 && delay <= REFUSED.1),
+                    Cause::Unknown if before < CAP => prop_assert!(delay <= before),
+                    Cause::Refused | Cause::Unknown => prop_assert!(delay >= REFUSED.0 && delay <= REFUSED.1),
                     Cause::RetryAfter(told) => {
                         let told = told.min(MAX_RETRY_AFTER);
                         prop_assert!(delay >= told);

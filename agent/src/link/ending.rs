@@ -116,6 +116,10 @@ impl Ending {
                 ..
             } => Cause::RetryAfter(*after),
             Self::Refused {
+                tenant_unknown: true,
+                ..
+            } => Cause::Unknown,
+            Self::Refused {
                 code: Code::PermissionDenied,
                 ..
             } => Cause::Refused,
@@ -190,6 +194,8 @@ mod tests {
     #[test]
     fn each_status_has_its_consequence() {
         assert_eq!(refused(Code::PermissionDenied, &[]).cause(), Cause::Refused);
+        let unknown = refused(Code::PermissionDenied, &[(REASON_TRAILER, TENANT_UNKNOWN)]);
+        assert_eq!(unknown.cause(), Cause::Unknown);
         assert_eq!(refused(Code::Unavailable, &[]).cause(), Cause::Lost);
         assert_eq!(
             refused(Code::Aborted, &[]).cause(),
