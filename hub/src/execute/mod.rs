@@ -53,8 +53,8 @@ use write::Writer;
 
 /// How many keys are worked on at the same time.
 const CONCURRENCY: usize = 32;
-/// How many of them may be of one tenant while it is alone: enough to keep an API server busy that answers in milliseconds, and few enough that others'
-/// writes, and those of the allocator, do not stand in line behind a burst.
+/// How many of them may be of one tenant while it is alone: enough to keep an API server busy that answers in milliseconds, and few
+/// enough that others' writes, and those of the allocator, do not stand in line behind a burst.
 pub const PER_TENANT: usize = 8;
 /// For so long something may come of a write whose reply was lost. An API server gives a request up after a minute.
 const IN_DOUBT: Duration = Duration::from_secs(75);

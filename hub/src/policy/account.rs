@@ -173,10 +173,12 @@ impl Account {
         let place = self.places.get(key).cloned().unwrap_or_default();
         if place.standing == Standing::Withdrawn {
             let shortage = self.shortage(key, ports, true);
-            self.give_back(key);
             if let Some(place) = self.places.get_mut(key) {
                 place.told = true;
             }
+            self.give_back(key);
+            // That may be what somebody waits for, or all that was too much of it.
+            self.settle();
             return Said::no(Verdict::Withdrawn(shortage), !place.told);
         }
         let has = !place.is_empty() && place.standing == Standing::Active;

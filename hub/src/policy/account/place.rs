@@ -66,7 +66,8 @@ impl Place {
 
     /// What is granted where so many ports are asked for. That something is seen which has more is no reason to grant nothing: it may be
     /// seen to have less than these in the next moment, for an earlier write of which nothing was heard. Nor is a record whose Service
-    /// is gone: while that is made anew, the record may go as well; nor a Service that has no record yet. And what may have come to be of an earlier write is not given back.
+    /// is gone: while that is made anew, the record may go as well; nor a Service that has no record yet. And what may have come to be of
+    /// an earlier write is not given back.
     pub(super) fn grant_for(&self, ports: usize) -> Option<usize> {
         let doubted = self.doubtful.and(self.granted);
         match self.is_seen_with(ports) {

@@ -277,6 +277,23 @@ fn quota_a_service_that_somebody_deletes_while_its_record_is_written_keeps_its_p
 }
 
 #[test]
+fn quota_what_a_withdrawn_one_was_granted_more_is_given_back_to_who_waits() {
+    let mut desk = Desk::new(limits(10, 5, false));
+    assert!(desk.granted("a", 1));
+    desk.seen("a", 1, 1);
+    assert!(desk.granted("a", 4), "it is being written");
+    desk.limit(limits(10, 3, true));
+    assert!(!desk.granted("b", 1), "four are taken");
+    assert!(
+        !desk.granted("a", 4),
+        "and of these three are not written now"
+    );
+    // What it has had fits, and there is room for the other.
+    assert_eq!(desk.news().0, ["a", "b"]);
+    assert!(desk.granted("b", 1));
+}
+
+#[test]
 fn quota_ports_are_counted_over_all_and_a_smaller_one_passes_who_wants_too_many() {
     let mut desk = Desk::new(limits(10, 10, false));
     desk.ask("a", 6);
